@@ -1,0 +1,1 @@
+"""Forward-only SQL migrations, `NNNN_words.sql`, installed as `storage.migrations`."""
