@@ -1,0 +1,145 @@
+"""What travels between a chat surface and the assistant: frozen dataclasses, no chat SDK.
+
+A surface turns its platform's event into a `Question`, iterates `Assistant.answer` and shows the
+`TurnEvent`s. The order is always `Searching`, then `SourcesFound` when anything was found, then any
+number of `TextDelta`s, then exactly one `Answered` (or the iterator raises `bots.errors.TurnFailed`).
+
+`Answered.answer.text` is the text that is stored. The deltas are a preview of it: citation markers are
+checked and added, and links that no cited document holds are dropped, when the answer is complete. A
+surface therefore replaces what it streamed by `Answered.answer.text`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from storage.identity import AnswerId, Audience, ChunkId, DocumentId, MemberId, MessageId
+
+FinishReason = Literal["stop", "length", "stopped", "not_found", "no_documents"]
+"""Why an answer ended: by itself, at the token limit, by the asker, or before the model was asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One message that asks the assistant something.
+
+    Attributes:
+        thread_ref: the platform's name of the conversation, unique within the audience's channel.
+        message_ref: the platform's name of this message, unique within the workspace: a second
+            `Question` with the same one (a redelivery, a retry) is answered once.
+        author_id: who asked; None where the surface does not know people.
+    """
+
+    text: str
+    audience: Audience
+    thread_ref: str
+    message_ref: str
+    author_id: MemberId | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A numbered excerpt that the model was shown.
+
+    Attributes:
+        number: 1 for the best hit; what `[1]` in the answer means.
+        text: the excerpt, `…` where sentences were left out.
+        score: calibrated probability of relevance, 0 to 1.
+    """
+
+    number: int
+    chunk_id: ChunkId
+    document_id: DocumentId
+    document: str
+    page: int | None
+    heading: str | None
+    text: str
+    score: float
+
+    @property
+    def place(self) -> str:
+        """Where in the document the excerpt stands: `page 3, Costs › Travel`; may be empty."""
+        page = f"page {self.page}" if self.page is not None else None
+        return ", ".join(part for part in (page, self.heading) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Citation:
+    """A source that the answer uses and that supports it; `quote` is the supporting passage."""
+
+    number: int
+    chunk_id: ChunkId
+    document_id: DocumentId
+    document: str
+    page: int | None
+    heading: str | None
+    quote: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Where a turn's time went, in milliseconds of wall time.
+
+    Attributes:
+        search_ms: the search, the query's embedding included.
+        first_token_ms: from the request to the engine to its first text; 0 without a model call.
+        engine_ms: all waiting for the engine: embedding, counting, generation.
+        total_ms: from the question's arrival to the stored answer.
+    """
+
+    search_ms: float = 0.0
+    first_token_ms: float = 0.0
+    engine_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A stored answer.
+
+    Attributes:
+        found: False when nothing readable was relevant and no model was asked.
+        citations: the checked sources in order of their number.
+        model: version that answered; empty without a model call.
+    """
+
+    id: AnswerId
+    message_id: MessageId
+    text: str
+    found: bool
+    finish_reason: FinishReason
+    citations: tuple[Citation, ...] = ()
+    model: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching:
+    """The question is stored and the documents are being searched."""
+
+    message_id: MessageId
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcesFound:
+    """The excerpts that the model is shown; the answer will cite some of them."""
+
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextDelta:
+    """The next piece of the streamed preview."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """The turn is complete and stored."""
+
+    answer: Answer
+
+
+TurnEvent = Searching | SourcesFound | TextDelta | Answered
