@@ -38,9 +38,10 @@ class Section(BaseModel):
 class EngineSettings(Section):
     """`[engine]`: the server and the models it loads."""
 
-    url: str = Field(
-        "http://127.0.0.1:8801",
-        description="Address at which the other processes reach the engine (OpenAI-compatible).",
+    url: str | None = Field(
+        None,
+        description="Address of any OpenAI-compatible engine to use; unset = the one that "
+        "`parley up` starts on `host` and `port`.",
     )
     host: str = Field("127.0.0.1", description="Interface that `engine serve` listens on.")
     port: int = Field(8801, ge=0, le=65535, description="Port that `engine serve` listens on.")
@@ -73,12 +74,32 @@ class EngineSettings(Section):
         8, ge=1, le=64, description="Most sequences decoded together by one replica."
     )
     batch_wait_ms: float = Field(
-        8.0, ge=0, le=1000, description="Longest that an idle engine waits for company for a request."
+        8.0,
+        ge=0,
+        le=1000,
+        description="Longest that an idle engine waits for company for a request.",
     )
     max_queue: int = Field(64, ge=1, description="Waiting requests beyond which the answer is 429.")
     request_timeout_s: float = Field(
         180.0, gt=0, description="Deadline of one request, waiting included."
     )
+
+    @property
+    def own_url(self) -> str:
+        """Address of the engine that `engine serve` starts with these settings."""
+        return f"http://{reachable_host(self.host)}:{self.port}"
+
+    @property
+    def effective_url(self) -> str:
+        """Address at which the other processes reach the engine, without a trailing slash."""
+        return (self.url or self.own_url).rstrip("/")
+
+
+def reachable_host(host: str) -> str:
+    """Host under which this machine reaches a server that listens on `host`."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 class ProcessSettings(BaseSettings):

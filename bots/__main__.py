@@ -1,0 +1,111 @@
+"""The `parley` command line: parses, loads settings, runs one verb, owns exit codes and logging.
+
+Exit codes: 0 done; 1 the command's own "no" (a file could not be ingested, say); 2 wrong usage;
+69 a service is missing or unhealthy; 78 a setting is wrong; 130 interrupted. Data goes to stdout,
+talk to stderr.
+
+Why one root for every surface: each verb opens what it needs in one `async with` stack and hands it
+down by keyword; nothing below reads the environment.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from bots import check, console
+from bots.errors import AlreadyRunning, BotsError
+from bots.settings import Settings
+from engine.errors import EngineError, SettingsInvalid
+from engine.logs import configure_logging
+from engine.settings import load_settings
+from storage.errors import StorageError
+
+EXIT_SERVICE_MISSING = 69
+EXIT_CONFIG = 78
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        settings = load_settings(Settings)
+        configure_logging(level=settings.log_level, form=settings.log_format)
+        return asyncio.run(args.run(args, settings))
+    except AlreadyRunning as error:
+        # Asking twice for what already runs is not a failure.
+        _say(error)
+        return 0
+    except SettingsInvalid as error:
+        _say(error)
+        return EXIT_CONFIG
+    except (BotsError, EngineError, StorageError) as error:
+        _say(error)
+        return EXIT_SERVICE_MISSING
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has left; nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="parley",
+        description="Answers from your own documents, with citations. Settings: `parley.toml` and "
+        "PARLEY_… variables; `parley check` shows them.",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    add = verbs.add_parser("up", help="start everything on this machine")
+    add.set_defaults(run=_up)
+    add = verbs.add_parser("migrate", help="bring the database's schema up to date")
+    add.set_defaults(run=_migrate)
+    add = verbs.add_parser("worker", help="run the background worker")
+    add.set_defaults(run=_worker)
+    add = verbs.add_parser("web", help="serve the web page")
+    add.set_defaults(run=_web)
+    check.add_verb(verbs)
+    console.add_verbs(verbs)
+    return parser
+
+
+async def _up(args: argparse.Namespace, settings: Settings) -> int:
+    from bots.supervisor import up
+
+    await up(settings, environment=os.environ)
+    return 0
+
+
+async def _migrate(args: argparse.Namespace, settings: Settings) -> int:
+    from storage.embedded import database_url
+    from storage.migrate import migrate
+
+    async with database_url(settings.database, home=settings.home) as url:
+        applied = await migrate(url, settings.database)
+    _say(f"Applied {', '.join(applied)}." if applied else "The database is up to date.")
+    return 0
+
+
+async def _worker(args: argparse.Namespace, settings: Settings) -> int:
+    from bots.worker import work
+
+    await work(settings)
+    return 0
+
+
+async def _web(args: argparse.Namespace, settings: Settings) -> int:
+    from bots.web.server import serve
+
+    await serve(settings)
+    return 0
+
+
+def _say(text: object) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

