@@ -1,11 +1,12 @@
 """`parley up`: everything on one machine, on embedded defaults, supervised.
 
-Starts the embedded Postgres, migrates, then starts engine, worker and web page as children. A child that
-dies is restarted with backoff; Ctrl-C or SIGTERM stops all of them. One supervisor per state
+Starts the embedded Postgres, migrates, then starts engine, worker and web page as children. A child
+that dies is restarted with backoff; Ctrl-C or SIGTERM stops all of them. One supervisor per state
 folder, held by a file lock.
 
-Why plain asyncio and not a process manager: four children, one order of start and stop, and a database
-that is no child of ours (`pg_ctl` detaches it) are less code than a configuration for honcho would be.
+Why plain asyncio and not a process manager: three children, one order of start and stop, and a
+database that is no child of ours (`pg_ctl` detaches it) are less code than a configuration for
+honcho would be.
 """
 
 import asyncio
@@ -291,7 +292,7 @@ def _read_note(note: Path) -> dict[str, object]:
 
 
 def _admin_token(settings: Settings, home: Path) -> str:
-    """The engine's admin token: from the settings, else kept in a file that only its owner reads."""
+    """The engine's admin token: from the settings, else from a file that only its owner reads."""
     if settings.engine.admin_token is not None:
         return settings.engine.admin_token.get_secret_value()
     path = home / "admin-token"

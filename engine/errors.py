@@ -102,4 +102,4 @@ class UpstreamFailed(EngineError):
 
 
 class SettingsInvalid(EngineError):
-    """A setting is unknown or has a bad value; the text names its path and the nearest valid name."""
+    """A setting is unknown or bad; the text names its path and the nearest valid name."""

@@ -1,7 +1,7 @@
 """Logging for every process: stdlib, configured once, by the process's `__main__`.
 
-A record is a short sentence plus `extra={"action": ..., ...}`; the action name is the stable key. Text
-form for people, JSON lines for collectors.
+A record is a short sentence plus `extra={"action": ..., ...}`; the action name is the stable key.
+Text form for people, JSON lines for collectors.
 """
 
 import json

@@ -3,8 +3,8 @@
 Environment over TOML over defaults. Prefix `PARLEY_`, nested by `__`: `PARLEY_ENGINE__PORT=9000` is
 `port` under `[engine]` in `parley.toml`. Secrets are read from the environment only.
 
-Why the loader lives here: the engine is the lowest room with a process of its own, so every process may
-import it, and nobody else needs to read the environment.
+Why the loader lives here: the engine is the lowest room with a process of its own, so every process
+may import it, and nobody else needs to read the environment.
 """
 
 import difflib
@@ -135,7 +135,7 @@ def load_settings(cls: type[S]) -> S:
     """Read settings from environment and TOML.
 
     Raises:
-        SettingsInvalid: an unknown name (with the nearest valid one), a bad value or a secret in TOML.
+        SettingsInvalid: an unknown name (with the nearest valid one), a bad value, a secret in TOML.
     """
     paths = dict(setting_paths(cls))
     problems = list(_unknown_names(cls, paths)) + list(_secrets_in_toml(paths))
@@ -176,7 +176,7 @@ def is_secret(field: Any) -> bool:
 
 
 def setting_source(path: str) -> str:
-    """Where the effective value of a setting comes from: `environment`, the TOML's name or `default`."""
+    """Where a setting's effective value comes from: `environment`, the TOML's name or `default`."""
     name = env_name(path)
     if any(key.upper() == name or key.upper().startswith(f"{name}__") for key in os.environ):
         return "environment"
