@@ -19,6 +19,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -135,7 +136,8 @@ def load_settings(cls: type[S]) -> S:
     """Read settings from environment and TOML.
 
     Raises:
-        SettingsInvalid: an unknown name (with the nearest valid one), a bad value, a secret in TOML.
+        SettingsInvalid: an unknown name (the nearest valid one is named), a bad value, a secret in
+            TOML.
     """
     paths = dict(setting_paths(cls))
     problems = list(_unknown_names(cls, paths)) + list(_secrets_in_toml(paths))
@@ -149,6 +151,8 @@ def load_settings(cls: type[S]) -> S:
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsInvalid("\n".join(lines)) from error
+    except SettingsError as error:  # a table or list that is not JSON; the text names the field only
+        raise SettingsInvalid(f"A variable's value is not valid JSON: {error}.") from error
 
 
 def setting_paths(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
