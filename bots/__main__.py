@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from bots import check, console
-from bots.errors import AlreadyRunning, BotsError
+from bots.errors import AlreadyRunning, BotsError, PartFailed
 from bots.settings import Settings
 from engine.errors import EngineError, SettingsInvalid
 from engine.logs import configure_logging
@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsInvalid as error:
         _say(error)
         return EXIT_CONFIG
+    except PartFailed as error:
+        _say(error)
+        return error.exit_code
     except (BotsError, EngineError, StorageError) as error:
         _say(error)
         return EXIT_SERVICE_MISSING

@@ -110,7 +110,9 @@ class Supervisor:
             started_at_s = loop.time()
             code = await self._run_once(part)
             if code == EXIT_CONFIG:
-                self.failure = PartFailed(part.name, log=self._log_path(part))
+                self.failure = PartFailed(
+                    part.name, exit_code=code, log=self._log_path(part)
+                )
                 self.stop.set()
                 return
             if loop.time() - started_at_s >= STABLE_AFTER_S:
@@ -263,8 +265,8 @@ async def _fetch_models(settings: Settings, home: Path, supervisor: Supervisor) 
         finally:
             stopped.cancel()
             await _stop_process(process)
-        if not supervisor.stop.is_set() and await ended != 0:
-            raise PartFailed("engine pull", log=None)
+        if not supervisor.stop.is_set() and (code := await ended) != 0:
+            raise PartFailed("engine pull", exit_code=code, log=None)
 
 
 @contextlib.contextmanager
