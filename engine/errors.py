@@ -12,6 +12,7 @@ EngineError
 │   ├── ModelNotFound         no model or alias of that name is loaded
 │   ├── ModelCorrupt          a file's checksum differs from the manifest
 │   ├── ModelUnsupported      a format or architecture that cannot be converted or served
+│   ├── ConversionFailed      a converted model could not be written
 │   ├── PullFailed            a model could not be fetched
 │   └── SettingsInvalid       a setting is unknown or has a bad value
 └── UpstreamFailed            an `openai:` model's server answered with an error
@@ -86,6 +87,10 @@ class ModelCorrupt(EngineError):
 
 class ModelUnsupported(EngineError):
     """A model's format or architecture cannot be converted or served."""
+
+
+class ConversionFailed(EngineError):
+    """A converted model could not be written: in the way, in use, or the disk refuses."""
 
 
 class PullFailed(EngineError):
