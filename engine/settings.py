@@ -159,7 +159,7 @@ def setting_paths(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
     """Yield every setting as (dotted path, pydantic FieldInfo), sections flattened."""
     for name, field in cls.model_fields.items():
         path = f"{prefix}{name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from setting_paths(field.annotation, f"{path}.")
         else:
             yield path, field
@@ -221,8 +221,10 @@ def _unknown_names(cls: type[BaseModel], paths: dict[str, Any]) -> Iterator[str]
         for path, field in paths.items()
         if getattr(field.annotation, "__origin__", None) is dict
     }
+    # A process that ignores other rooms' sections answers for its own names only.
+    own = set(cls.model_fields) if cls.model_config.get("extra") == "ignore" else None
     for path, _ in _flatten(_read_toml(), known):
-        if path not in known:
+        if path not in known and (own is None or path.partition(".")[0] in own):
             yield _unknown(f"{path} in {config_file().name}", path, known)
     for key in os.environ:
         name = key.upper()
@@ -230,6 +232,9 @@ def _unknown_names(cls: type[BaseModel], paths: dict[str, Any]) -> Iterator[str]
             continue
         if name.startswith((f"{ENV_PREFIX}TEST_", f"{ENV_PREFIX}EVAL_")):
             continue  # read by the test suite, never by a process
+        section, nested, _ = name.removeprefix(ENV_PREFIX).lower().partition("__")
+        if own is not None and not (nested and section in own):
+            continue
         if not any(name.startswith(f"{mapping}__") for mapping in mappings):
             yield _unknown(key, name, variables)
 
