@@ -1,0 +1,120 @@
+"""The sections of storage: `[database]`, `[documents]` and `[search]`."""
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from storage import chunking
+from storage.parsing.blocks import ParseLimits
+
+
+class Section(BaseModel):
+    """Base of storage's sections: frozen, and a misspelt key is an error.
+
+    Why a second one beside `engine.settings`: engine and storage never import each other.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(Section):
+    """`[database]`: where Postgres is and how it is used."""
+
+    url: SecretStr | None = Field(
+        None,
+        description="Postgres 15 or newer with pgvector 0.8; unset = the embedded one under "
+        "`<home>/postgres`. Environment only.",
+    )
+    encryption_keys: SecretStr | None = Field(
+        None,
+        description="Comma-separated Fernet keys for people's platform ids, newest first; unset = "
+        "the file `<home>/keys`, made at first start. Environment only.",
+    )
+    pool_size: int = Field(
+        8, ge=2, le=100, description="Most connections of one process; 8 callers saturate 2 cores."
+    )
+    connect_timeout_s: float = Field(
+        5.0, gt=0, description="Longest wait for a connection before the database counts as down."
+    )
+    statement_timeout_s: float = Field(
+        30.0, gt=0, description="Longest that one SQL statement of a bot may run."
+    )
+    embedding_dim: int = Field(
+        384,
+        ge=1,
+        le=2000,
+        description="Dimension of the embedder's vectors (384 = all-MiniLM-L6-v2); fixed when the "
+        "database is first migrated. 2000 is the most that an HNSW index holds.",
+    )
+    hnsw_ef_search: int = Field(
+        100,
+        ge=10,
+        le=1000,
+        description="Nodes that a vector search keeps in view: recall@10 against milliseconds; the "
+        "default comes from `tests.benchmarks search`.",
+    )
+
+
+class SearchSettings(Section):
+    """`[search]`: how documents are found."""
+
+
+class DocumentsSettings(Section):
+    """`[documents]`: what an upload may cost, and how its text is cut."""
+
+    max_upload_mb: int = Field(
+        100, ge=1, le=4096, description="Largest file taken; about a 5,000-page PDF without scans."
+    )
+    parse_timeout_s: float = Field(
+        300.0, gt=0, description="Longest that reading one document may take; a minute is a lot."
+    )
+    ocr_timeout_s: float = Field(
+        3600.0,
+        gt=0,
+        description="The same once text recognition is needed, at about 4.4 s a page on two cores.",
+    )
+    parse_memory_mb: int = Field(
+        1024, ge=256, description="Most memory (address space) for reading one document."
+    )
+    ocr_memory_mb: int = Field(
+        6144,
+        ge=2048,
+        description="The same with text recognition, which reserves more than it uses.",
+    )
+    max_pages: int = Field(5_000, ge=1, description="Most pages of one document.")
+    max_ocr_pages: int = Field(
+        500, ge=0, description="Most scanned pages of one document: about 40 minutes on two cores."
+    )
+    max_characters: int = Field(
+        50_000_000, ge=1_000, description="Most text of one document; 25,000 printed pages."
+    )
+    max_expanded_mb: int = Field(
+        512, ge=1, description="Most that an archive or an office file may unpack to."
+    )
+    chunk_max_tokens: int = Field(
+        chunking.MAX_TOKENS,
+        ge=32,
+        le=8192,
+        description="Most embedder tokens of one chunk with its headings; all-MiniLM-L6-v2 reads 256.",
+    )
+    chunk_small_tokens: int = Field(
+        chunking.SMALL_TOKENS,
+        ge=0,
+        description="Paragraphs below it are merged with small neighbours under the same heading.",
+    )
+    chunk_target_tokens: int = Field(
+        chunking.TARGET_TOKENS, ge=1, description="Small neighbours are merged up to this size."
+    )
+
+    @property
+    def parse_limits(self) -> ParseLimits:
+        """The limits of one parsing child."""
+        return ParseLimits(
+            max_bytes=self.max_upload_mb * 2**20,
+            timeout_s=self.parse_timeout_s,
+            ocr_timeout_s=self.ocr_timeout_s,
+            memory_bytes=self.parse_memory_mb * 2**20,
+            ocr_memory_bytes=self.ocr_memory_mb * 2**20,
+            max_pages=self.max_pages,
+            max_ocr_pages=self.max_ocr_pages,
+            max_characters=self.max_characters,
+            max_expanded_bytes=self.max_expanded_mb * 2**20,
+        )

@@ -1,0 +1,74 @@
+"""What every test may use: a clean environment, and a database of its own."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from storage.embedded import EmbeddedPostgres
+from storage.migrate import migrate
+from storage.pool import Pool, open_pool
+from storage.settings import DatabaseSettings
+
+TEST_DATABASE_VARIABLE = "PARLEY_TEST_DATABASE_URL"
+"""A server to use instead of an embedded one; its user must be allowed to create databases."""
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine reaches a test."""
+    for name in os.environ:
+        if name.startswith("PARLEY_") and not name.startswith(("PARLEY_TEST_", "PARLEY_EVAL_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Postgres server for the whole session."""
+    given = os.environ.get(TEST_DATABASE_VARIABLE)
+    if given is not None:
+        yield given
+        return
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("database"))
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: str) -> Iterator[str]:
+    """Name of a migrated database that tests copy; nobody stays connected to it."""
+    name = f"parley_template_{os.getpid()}"
+    _administer(postgres_url, "CREATE DATABASE {name}", name=name)
+    asyncio.run(migrate(make_conninfo(postgres_url, dbname=name), DatabaseSettings()))
+    yield name
+    _administer(postgres_url, "DROP DATABASE {name} WITH (FORCE)", name=name)
+
+
+@pytest.fixture
+def database_url(postgres_url: str, template_database: str, tmp_path: Path) -> Iterator[str]:
+    """URL of a fresh, migrated database, dropped after the test."""
+    name = f"parley_test_{os.getpid()}_{abs(hash(tmp_path)):x}"
+    _administer(
+        postgres_url, "CREATE DATABASE {name} TEMPLATE {base}", name=name, base=template_database
+    )
+    yield make_conninfo(postgres_url, dbname=name)
+    _administer(postgres_url, "DROP DATABASE {name} WITH (FORCE)", name=name)
+
+
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[Pool]:
+    """Connections to the test's database."""
+    async with open_pool(database_url, settings=DatabaseSettings()) as pool:
+        yield pool
+
+
+def _administer(url: str, statement: str, **names: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL(statement).format(**{key: sql.Identifier(name) for key, name in names.items()})
+        )
