@@ -6,16 +6,17 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from engine.errors import SettingsInvalid
+from engine.errors import EngineError, PullFailed, SettingsInvalid
 from engine.logs import configure_logging
 from engine.settings import EngineSettings, ProcessSettings, env_name, load_settings
 
+EXIT_FAILED = 1
 EXIT_UNAVAILABLE = 69
 EXIT_CONFIG = 78
 _SHUTDOWN_S = 5
@@ -41,24 +42,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_serve(verbs.add_parser("serve", help="serve models over HTTP"))
     given = list(sys.argv[1:] if arguments is None else arguments)
-    # Only the verb asked for is imported: convert and pull bring in much that serving must not hold.
+    # Only the verb asked for is imported: convert and pull bring in much that serving must not
+    # hold.
     if given[:1] == ["convert"]:
         from engine import convert
 
         sub = verbs.add_parser("convert", help="make a model directory")
         convert.add_arguments(sub)
-        sub.set_defaults(run=convert.run)
+        sub.set_defaults(run=_reporting(convert.run))
     elif given[:1] == ["pull"]:
         from engine import pull
 
         sub = verbs.add_parser("pull", help="fetch a model and convert it")
         pull.add_arguments(sub)
-        sub.set_defaults(run=pull.run)
+        sub.set_defaults(run=_reporting(pull.run))
     else:
         verbs.add_parser("convert", help="make a model directory")
         verbs.add_parser("pull", help="fetch a model and convert it")
     args = parser.parse_args(given)
     return int(args.run(args))
+
+
+def _reporting(run: Callable[..., None]) -> Callable[[argparse.Namespace], int]:
+    """Wrap a verb that does its work and ends: settings, logging, errors as one sentence."""
+
+    def verb(args: argparse.Namespace) -> int:
+        try:
+            settings = load_settings(ServeSettings)
+            configure_logging(level=settings.log_level, form=settings.log_format)
+            run(args, home=settings.home)
+        except EngineError as error:
+            print(error, file=sys.stderr)
+            if isinstance(error, SettingsInvalid):
+                return EXIT_CONFIG
+            return EXIT_UNAVAILABLE if isinstance(error, PullFailed) else EXIT_FAILED
+        return 0
+
+    return verb
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:

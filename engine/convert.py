@@ -388,8 +388,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Run `engine convert`; raises what `convert` raises."""
+def run(arguments: argparse.Namespace, *, home: Path) -> None:
+    """Run `engine convert`; raises what `convert` raises. Its paths do not depend on `home`."""
     convert(
         arguments.source,
         out=arguments.out,

@@ -17,7 +17,8 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import jinja2.sandbox
+import jinja2.utils
 
 from engine.errors import InvalidRequest
 
@@ -94,7 +95,7 @@ def render_chat(
         variables["eos_token"] = eos_token
     try:
         return compile_template(template).render(variables)
-    except jinja2.TemplateError as error:
+    except Exception as error:  # a template is a program: it may fail in any way
         raise InvalidRequest(
             f"The model's chat template refuses these messages: {error}", param="messages"
         ) from error
@@ -107,7 +108,7 @@ def compile_template(template: str) -> jinja2.Template:
     Raises:
         jinja2.TemplateSyntaxError: the template is not valid Jinja.
     """
-    environment = ImmutableSandboxedEnvironment(
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[_GenerationBlock, jinja2.ext.loopcontrols],
@@ -115,6 +116,7 @@ def compile_template(template: str) -> jinja2.Template:
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
+    environment.globals["namespace"] = _TemplateNamespace
     return environment.from_string(template)
 
 
@@ -157,6 +159,15 @@ class _GenerationBlock(jinja2.ext.Extension):
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return jinja2.nodes.Scope(body, lineno=line)
+
+
+class _TemplateNamespace(jinja2.utils.Namespace):
+    """A namespace that keeps templates off underscored attributes, behind which the sandbox ends."""
+
+    def __setitem__(self, name: str, value: object) -> None:
+        if name.startswith("_"):
+            raise jinja2.sandbox.SecurityError(f"a template may not set the attribute {name!r}")
+        super().__setitem__(name, value)
 
 
 def _raise_exception(message: str) -> None:
