@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import jinja2
+import jinja2.exceptions
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
@@ -162,11 +163,11 @@ class _GenerationBlock(jinja2.ext.Extension):
 
 
 class _TemplateNamespace(jinja2.utils.Namespace):
-    """A namespace that keeps templates off underscored attributes, behind which the sandbox ends."""
+    """A namespace without underscored attributes, as `transformers` gives to templates."""
 
     def __setitem__(self, name: str, value: object) -> None:
         if name.startswith("_"):
-            raise jinja2.sandbox.SecurityError(f"a template may not set the attribute {name!r}")
+            raise jinja2.exceptions.SecurityError(f"a template may not set the attribute {name!r}")
         super().__setitem__(name, value)
 
 
