@@ -18,7 +18,7 @@ from storage.text_units import UNIT_LEVELS, Span, UnitSpans
 CountTokens = Callable[[Sequence[str]], list[int]]
 """Token counts of texts by the embedder's tokenizer, special tokens included, not truncated."""
 
-HEADING_SEPARATOR = " › "
+HEADING_SEPARATOR = " \u203a "
 MAX_TOKENS = 220
 """Heading path and text; all-MiniLM-L6-v2 reads 256 and search adds a title and special tokens."""
 SMALL_TOKENS = 60
@@ -93,8 +93,7 @@ def chunk_blocks(
 
 
 def _passages(blocks: Iterable[Block]) -> Iterator[_Passage]:
-    """Turn headings into paths; one with nothing below it becomes a passage, so that it is
-    found."""
+    """Turn headings into paths; one with nothing below it becomes a passage, to be found too."""
     path: list[Block] = []
     bare = False  # nothing stands below the last heading yet
     for block in blocks:
@@ -136,13 +135,11 @@ class _Measure:
         return [count - self.specials for count in self.counts(texts)]
 
     def fit_heading(self, heading: str | None) -> tuple[str | None, int]:
-        """Return a heading path that takes at most a third of a chunk, and the tokens left for
-        text.
+        """Return a heading path cut to a third of a chunk, and the tokens left for text.
 
         Outer headings go first: the innermost says most about the text.
         """
-        if heading not in self._headings:
-            assert heading is not None
+        if heading is not None and heading not in self._headings:
             share = self._max_tokens // 3
             fitted = heading
             while (tokens := self.own_counts([fitted])[0]) > share:
@@ -212,8 +209,7 @@ def _split(passage: _Passage, measure: _Measure) -> Iterator[_Passage]:
 def _packed(
     text: str, span: Span, levels: Sequence[UnitSpans], budget: int, measure: _Measure
 ) -> Iterator[Span]:
-    """Yield spans of at most `budget` tokens that tile a span, units of the first level kept
-    whole."""
+    """Yield spans of at most `budget` tokens that tile a span, cut between whole units."""
     units = levels[0](text, span)
     counts = measure.own_counts([text[start:end] for start, end in units])
     room = max(budget - measure.specials, 1)

@@ -48,8 +48,7 @@ def sentence_spans(text: str, span: Span) -> list[Span]:
 
 
 def _abbreviates(text: str, start: int, dot: int, following: int) -> bool:
-    """Whether a full stop belongs to an abbreviation: by what follows it and by its word's
-    shape."""
+    """Whether a full stop belongs to an abbreviation, by what follows and by its word's shape."""
     after = text[following : following + 1]
     if after.islower():
         return True

@@ -9,6 +9,8 @@ BlockKind = Literal["heading", "paragraph", "table", "code", "list"]
 BLOCK_SEPARATOR = "\n\n"
 """Joins the texts of all blocks to the document's extracted text, to which offsets refer."""
 
+MAX_HEADING_LEVEL = 9
+
 CELL_SEPARATOR = " | "
 """Joins the cells of one table row; rows are lines, the first row is the header."""
 

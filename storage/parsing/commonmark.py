@@ -21,10 +21,15 @@ _FRONT_MATTER_LINES = 100
 
 def read_markdown(source: Source, reading: Reading) -> Drafts:
     """Yield the blocks of a Markdown file; inline markup stays as written."""
-    parser = MarkdownIt("commonmark", {"maxNesting": MAX_NESTING}).enable("table")
     with open_text(source.path) as file:
         for section in _sections(text_lines(file)):
-            yield from _drafts(parser.parse("\n".join(section)), section)
+            yield from markdown_drafts("\n".join(section))
+
+
+def markdown_drafts(text: str) -> Drafts:
+    """Yield the blocks of Markdown held in memory."""
+    parser = MarkdownIt("commonmark", {"maxNesting": MAX_NESTING}).enable("table")
+    yield from _drafts(parser.parse(text), text.split("\n"))
 
 
 def _sections(lines: Iterable[str]) -> Iterator[list[str]]:

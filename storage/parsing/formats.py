@@ -1,5 +1,6 @@
 """What a file is, decided by its content; its name is only checked against that."""
 
+import re
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,7 @@ SAMPLE_BYTES = 64 * 1024
 
 
 class Format(NamedTuple):
-    """How people call a format, the extensions that claim it, and its reader
-    (`module:function`)."""
+    """What people call a format, which extensions claim it, and its reader (`module:function`)."""
 
     label: str
     extensions: frozenset[str]
@@ -54,16 +54,19 @@ TEXT_FORMATS: dict[str, Format] = {
     "xml": _format("XML", "xml xsl xslt xsd svg rss atom", "structured:read_xml"),
     "code": _format(
         "source code",
-        "py pyi js mjs cjs jsx ts tsx java kt kts scala groovy c h cc cpp cxx hpp hh cs go rs rb php "
-        "pl pm swift m mm r jl lua sh bash zsh fish ps1 bat sql css scss less vue svelte dart ex exs "
-        "erl hs clj lisp el vim tf proto graphql cmake mk gradle yaml yml toml ini cfg conf properties "
-        "env dockerfile makefile tex bib diff patch",
+        "py pyi js mjs cjs jsx ts tsx java kt kts scala groovy c h cc cpp cxx hpp hh cs go rs rb "
+        "php pl pm swift m mm r jl lua sh bash zsh fish ps1 bat sql css scss less vue svelte dart "
+        "ex exs erl hs clj lisp el vim tf proto graphql cmake mk gradle yaml yml toml ini cfg conf "
+        "properties env dockerfile makefile tex bib diff patch",
         "plain:read_code",
     ),
     "text": _format("text", "txt text log rst org adoc asciidoc srt vtt", "plain:read_text"),
 }
 
 READERS = {key: known.reader for key, known in (BINARY_FORMATS | TEXT_FORMATS).items()}
+
+PICTURE_BEARING = frozenset({"docx", "pptx", "odt", "odp", "epub"})
+"""Archives whose pictures are recognised when they hold no other text, such as scans pasted in."""
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"{\\rtf", "rtf"),
@@ -102,6 +105,9 @@ _UNSUPPORTED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1aE\xdf\xa3", "a video"),
 )
 
+_MAIL_HEADER = re.compile(
+    "(from|to|subject|date|received|return-path|delivered-to|message-id|mime-version|x-[a-z-]+): "
+)
 _OLE_SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLD_OFFICE = {"WordDocument": ("Word", "docx"), "PowerPoint Document": ("PowerPoint", "pptx")}
 _OPEN_DOCUMENT = {"text": "odt", "presentation": "odp", "spreadsheet": "ods"}
@@ -140,7 +146,8 @@ def _refuse_contradiction(found: str, claimed: str | None, suffix: str) -> None:
     if claimed is None and not any(suffix in known.extensions for known in TEXT_FORMATS.values()):
         return  # an extension that promises nothing
     raise DocumentRejected(
-        f"The file is named .{suffix} but its content is {label(found)}. Correct its name if that is right."
+        f"The file is named .{suffix} but its content is {label(found)}. "
+        "If that is right, correct its name."
     )
 
 
@@ -157,7 +164,8 @@ def _unreadable(claimed: str | None, suffix: str) -> DocumentRejected:
             f"The file is damaged: it is named .{suffix} but is not a valid {label(claimed)} file."
         )
     return DocumentRejected(
-        f"Files of this type{f' (.{suffix})' if suffix else ''} are not supported: no text can be read."
+        f"Files of this type{f' (.{suffix})' if suffix else ''} are not supported: "
+        "no text can be read from it."
     )
 
 
@@ -240,8 +248,7 @@ def _text_format(head: bytes, suffix: str) -> str:
         return "html"
     if start.startswith("<?xml"):
         return "xml"
-    if start.startswith(("from:", "received:", "mime-version:", "return-path:", "delivered-to:",
-                         "message-id:", "date:", "subject:", "x-", "to:")) and "\nfrom:" in f"\n{start}":  # fmt: skip
+    if _MAIL_HEADER.match(start) and re.search(r"^from:", start, re.MULTILINE):
         return "email"
     if start.startswith(("{", "[")):
         return "json"

@@ -13,24 +13,32 @@ from storage.parsing.reading import Reading, Source
 MAX_DEPTH = 120
 """Elements nested deeper lose their structure and keep their text; real pages reach about 40."""
 
-_SKIPPED = frozenset(
-    ["script", "style", "noscript", "template", "head", "svg", "iframe", "object", "select", "button", "input"]
-)
-_BLOCKS = frozenset(
-    ["address", "article", "aside", "blockquote", "body", "center", "dd", "details", "dialog", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "html", "legend", "li", "main", "nav", "ol", "p", "section", "summary", "td", "th", "tr", "tbody", "ul"]
-)
+_SKIPPED = frozenset({
+    "script", "style", "noscript", "template", "head", "svg", "iframe", "object", "select",
+    "button", "input",
+})  # fmt: skip
+_BLOCKS = frozenset({
+    "address", "article", "aside", "blockquote", "body", "center", "dd", "details", "dialog", "div",
+    "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "html",
+    "legend", "li", "main", "nav", "ol", "p", "section", "summary", "td", "th", "tr", "tbody", "ul",
+})  # fmt: skip
 _LISTS = frozenset({"ul", "ol", "dir", "menu"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_BLANK_LINE = re.compile(r"\n\s*\n")
 _BREAKS_TABLE = frozenset({"table", "h1", "h2", "h3", "h4", "pre"})
 
 
 def read_html(source: Source, reading: Reading) -> Drafts:
     """Yield the blocks of an HTML file."""
-    yield from html_drafts(source.path.read_bytes())
+    yield from html_drafts(source.path.read_bytes(), titled=True)
 
 
-def html_drafts(data: bytes | str, page: int | None = None) -> Drafts:
+def html_drafts(data: bytes | str, *, titled: bool = False) -> Drafts:
     """Yield the blocks of HTML; bytes are decoded by BOM, `<meta charset>` or statistics.
+
+    Args:
+        data: a document or a fragment.
+        titled: begin with its `<title>` where no first heading stands in its place.
 
     Raises:
         DocumentRejected: nothing in it can be parsed.
@@ -45,9 +53,9 @@ def html_drafts(data: bytes | str, page: int | None = None) -> Drafts:
         root = html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
     except (etree.ParserError, etree.XMLSyntaxError, ValueError, AssertionError) as error:
         raise DocumentRejected("The HTML is malformed: nothing in it can be parsed.") from error
-    walk = _Walk(page)
-    if not root.xpath("//h1") and (title := root.findtext(".//title")):
-        yield heading(title, 1, page)
+    walk = _Walk()
+    if titled and not root.xpath("//h1") and (title := root.findtext(".//title")):
+        yield heading(title, 1)
     walk.children(root, 0)
     walk.flush()
     yield from walk.drafts
@@ -74,15 +82,15 @@ def html_charset(head: bytes) -> str | None:
 class _Walk:
     """Collects inline text until a block element ends it."""
 
-    def __init__(self, page: int | None) -> None:
+    def __init__(self) -> None:
         self.drafts: list[Draft] = []
-        self._page = page
         self._inline: list[str] = []
 
     def flush(self) -> None:
         """End the paragraph that the inline text so far forms."""
-        if text := _squeezed("".join(self._inline)):
-            self.drafts.append(paragraph(text, self._page))
+        for part in _BLANK_LINE.split("".join(self._inline)):  # two <br> part paragraphs
+            if text := _squeezed(part):
+                self.drafts.append(paragraph(text))
         self._inline.clear()
 
     def children(self, element: etree._Element, depth: int) -> None:
@@ -105,7 +113,7 @@ class _Walk:
             self._inline.append(f" {element.get('alt', '')} ")
         elif tag in _HEADINGS:
             self.flush()
-            self.drafts.append(heading(inner_text(element), _HEADINGS[tag], self._page))
+            self.drafts.append(heading(inner_text(element), _HEADINGS[tag]))
         elif tag in _LISTS:
             self._list(element, depth)
         elif tag == "table":
@@ -113,7 +121,7 @@ class _Walk:
         elif tag == "pre":
             self.flush()
             text = "".join(map(str, element.itertext()))
-            self.drafts.append(Draft(kind="code", text=text, page=self._page))
+            self.drafts.append(Draft(kind="code", text=text))
         elif tag in _BLOCKS:
             self.flush()
             self.children(element, depth)
@@ -122,8 +130,7 @@ class _Walk:
             self.children(element, depth)
 
     def _list(self, element: etree._Element, depth: int) -> None:
-        """A list is one block unless it is used for layout, with tables or headings in its
-        items."""
+        """A list is one block, unless it holds tables or headings and so serves layout."""
         self.flush()
         if any(True for _ in element.iter(*_BREAKS_TABLE)):
             self.children(element, depth)
@@ -131,7 +138,7 @@ class _Walk:
             return
         lines = list(_list_lines(element, 0))
         if lines:
-            self.drafts.append(Draft(kind="list", text="\n".join(lines), page=self._page))
+            self.drafts.append(Draft(kind="list", text="\n".join(lines)))
 
     def _table(self, element: etree._Element, depth: int) -> None:
         """A table of data becomes rows; one used for layout is walked like any container."""
@@ -144,8 +151,8 @@ class _Walk:
             self.flush()
             return
         if caption := element.find("caption"):
-            self.drafts.append(paragraph(inner_text(caption), self._page))
-        self.drafts.append(table(rows, self._page))
+            self.drafts.append(paragraph(inner_text(caption)))
+        self.drafts.append(table(rows))
 
 
 def _list_lines(element: etree._Element, depth: int) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The lines of a PDF page, as pdfium finds them, with their places and fonts."""
 
 import ctypes
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,7 @@ def _line(raw: Any, words: list[_Word]) -> Line:
     middle = words[len(words) // 2].first
     size = _font_size(raw, middle)
     cells = [words[0].text]
-    for before, word in zip(words, words[1:], strict=False):
+    for before, word in itertools.pairwise(words):
         if word.box[0] - before.box[1] > CELL_GAP_EMS * size:
             cells.append(word.text)
         else:

@@ -35,11 +35,17 @@ def in_reading_order(lines: list[Line]) -> list[Line]:
     """Order lines by columns and rows, and join those of one row as cells of one line."""
     if not lines:
         return []
-    ordered = list(_ordered(lines))
-    typical = median(line.size for line in ordered)
+    typical = median(line.size for line in lines)
+    upright = [line for line in lines if not _is_rotated(line, typical)]
+    ordered = list(_ordered(upright)) + [line for line in lines if _is_rotated(line, typical)]
     for line in ordered:  # boxes hug the ink: the same font gives 20 % more with descenders
         line.size = typical if 0.7 * typical < line.size < 1.3 * typical else line.size
     return ordered
+
+
+def _is_rotated(line: Line, typical: float) -> bool:
+    """Whether a line runs up or down the margin, and so would tie all lines beside it together."""
+    return line.top - line.bottom > max(3 * typical, 1.5 * (line.right - line.left))
 
 
 def _ordered(lines: list[Line]) -> Iterator[Line]:

@@ -105,8 +105,7 @@ def _survey(document: pdfium.PdfDocument, count: int) -> Survey:
 
 
 def _is_scan(page: pdfium.PdfPage, lines: list[Line]) -> bool:
-    """Whether a page shows something but has no usable text: a picture, or glyphs without
-    Unicode."""
+    """Whether a page has no usable text but a picture, or glyphs without Unicode."""
     text = "".join(line.text for line in lines)
     letters = sum(map(str.isalnum, text))
     if letters >= MIN_TEXT_CHARACTERS:

@@ -28,8 +28,10 @@ THREADS = 2
 def read_picture(source: Source, reading: Reading) -> Drafts:
     """Yield the text in a picture; each frame of a TIFF is a page."""
     Image.MAX_IMAGE_PIXELS = None  # checked below, with a reason
-    if source.suffix in ("heic", "heif"):
-        import pi_heif
+    with source.path.open("rb") as file:
+        is_heif = file.read(12)[4:8] == b"ftyp"
+    if is_heif:
+        import pi_heif  # type: ignore[import-untyped,unused-ignore]
 
         pi_heif.register_heif_opener()
     try:

@@ -1,5 +1,4 @@
-"""Plain text and source code: paragraphs by blank lines, headings by underlines, code by
-definition."""
+"""Plain text and source code: paragraphs at blank lines, headings by underlines."""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -4,15 +4,20 @@ import importlib
 import os
 import resource
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
 from storage.errors import DocumentRejected
-from storage.parsing.blocks import Draft, Drafts, ParseLimits
-from storage.parsing.formats import READERS, detect, label
+from storage.parsing.blocks import (
+    Draft,
+    Drafts,
+    ParseLimits,
+    paragraph,
+)
+from storage.parsing.formats import PICTURE_BEARING, READERS, detect, label
 
 
 class LimitExceeded(DocumentRejected):
@@ -60,40 +65,48 @@ class Reading:
         size = os.stat(source.path).st_size
         if size > self.limits.max_bytes:
             raise LimitExceeded(
-                f"It is too large: {size / 1e6:.0f} MB; the limit is {self.limits.max_bytes / 1e6:.0f} MB."
+                f"It is too large: {size / 1e6:.0f} MB; "
+                f"the limit is {self.limits.max_bytes / 1e6:.0f} MB."
             )
         file_format = detect(source.path, source.name)
         self.format_label = label(file_format)
-        module, _, function = READERS[file_format].partition(":")
-        reader: Callable[[Source, Reading], Drafts] = getattr(
-            importlib.import_module(f"storage.parsing.{module}"), function
-        )
+        readers = [_reader(READERS[file_format])]
+        if file_format in PICTURE_BEARING:
+            readers.append(_reader("archive:read_pictures"))
         self._depth += 1
         found = False
-        for draft in reader(source, self):
-            found = found or any(map(str.isalnum, draft.text))
-            yield draft
+        for read in readers:
+            for draft in read(source, self):
+                found = found or any(map(str.isalnum, draft.text))
+                yield draft
+            if found:
+                break
         self._depth -= 1
         if not found:
-            raise DocumentRejected(f"No text was found in it (read as {label(file_format)}).")
+            tried = ", text recognition included" if self._ocr_pages else ""
+            raise DocumentRejected(
+                f"No text was found in it (read as {label(file_format)}{tried})."
+            )
 
-    def read_nested(self, inner: Source) -> Drafts:
+    def read_nested(self, inner: Source) -> Generator[Draft, None, str | None]:
         """Yield the drafts of a file within a file, below its name as a heading.
 
-        A file that cannot be read becomes a sentence saying why: one odd attachment must not hide
-        the rest. Limits still end the whole reading.
+        A file that cannot be read becomes a sentence saying why, which is also returned: one odd
+        attachment must not hide the rest. Limits still end the whole reading.
         """
-        yield Draft(kind="heading", text=inner.name, level=1)
         depth = self._depth
+        yield heading(inner.name, 1)
         try:
             for draft in self.read(inner):
-                level = draft.level and min(draft.level + 1, 9)
+                level = draft.level and min(draft.level + 1, MAX_HEADING_LEVEL)
                 yield Draft(kind=draft.kind, text=draft.text, page=draft.page, level=level)
         except LimitExceeded:
             raise
         except DocumentRejected as error:
             self._depth = depth
-            yield Draft(kind="paragraph", text=f"({inner.name} was not read: {error.reason})")
+            yield paragraph(f"({inner.name} was not read: {error.reason})")
+            return error.reason
+        return None
 
     @contextmanager
     def unpacked(self, stream: IO[bytes]) -> Iterator[Path]:
@@ -113,7 +126,8 @@ class Reading:
         self._expandable_bytes -= count
         if self._expandable_bytes < 0:
             raise LimitExceeded(
-                f"It unpacks to more than {self.limits.max_expanded_bytes / 1e6:.0f} MB (a ZIP bomb?)."
+                f"It unpacks to more than {self.limits.max_expanded_bytes / 1e6:.0f} MB "
+                "(a ZIP bomb?)."
             )
 
     def progress(self, done: int, total: int) -> None:
@@ -139,3 +153,12 @@ class Reading:
                 f"More than {self.limits.max_ocr_pages} of its pages are scans; "
                 "text recognition stops there. Split the file."
             )
+
+
+def _reader(name: str) -> Callable[[Source, Reading], Drafts]:
+    """Import the reader of one format only: a text file must not wait for the PDF library."""
+    module, _, function = name.partition(":")
+    found: Callable[[Source, Reading], Drafts] = getattr(
+        importlib.import_module(f"storage.parsing.{module}"), function
+    )
+    return found

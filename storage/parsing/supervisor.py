@@ -82,14 +82,16 @@ async def _records(
     child: asyncio.subprocess.Process, limits: ParseLimits
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Yield the child's records; only time spent waiting for it counts towards the wall clock."""
-    assert child.stdout is not None
+    stdout = child.stdout
+    if stdout is None:
+        raise RuntimeError("the child was started without a pipe")
     loop = asyncio.get_running_loop()
     limit_s, waited_s = limits.timeout_s, 0.0
     while True:
         began = loop.time()
         try:
             async with asyncio.timeout(max(limit_s - waited_s, 0)):
-                line = await child.stdout.readline()
+                line = await stdout.readline()
         except TimeoutError:
             raise DocumentRejected(TOOK_TOO_LONG.format(limit=limit_s)) from None
         waited_s += loop.time() - began
