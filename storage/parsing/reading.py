@@ -12,9 +12,11 @@ from typing import IO, Protocol
 
 from storage.errors import DocumentRejected
 from storage.parsing.blocks import (
+    MAX_HEADING_LEVEL,
     Draft,
     Drafts,
     ParseLimits,
+    heading,
     paragraph,
 )
 from storage.parsing.formats import PICTURE_BEARING, READERS, detect, label
