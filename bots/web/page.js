@@ -1,0 +1,202 @@
+// The page's own script, run once by Gradio when the transcript is mounted.
+// Given by Gradio: `element` (the transcript's root), `server` (the Python functions of `page.py`).
+// All HTML arrives ready and escaped from `render.py`; nothing here builds markup from text.
+
+const byId = (id) => document.getElementById(id);
+const inside = (id) => byId(id)?.querySelector(".html-container > div") ?? byId(id);
+const transcript = () => byId("transcript");
+const parley = { thread: decodeURIComponent(location.hash.slice(1)), name: "" };
+window.parley = parley;
+
+// ---- What the server says -------------------------------------------------------------------------
+
+const nearBottom = () => {
+  const box = byId("scroll");
+  return box.scrollHeight - box.scrollTop - box.clientHeight < 160;
+};
+const toBottom = () => { const box = byId("scroll"); box.scrollTop = box.scrollHeight; };
+
+function fragment(html) {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  for (const time of template.content.querySelectorAll("time")) {
+    const at = new Date(time.dateTime);
+    const today = at.toDateString() === new Date().toDateString();
+    time.textContent = at.toLocaleString([], today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+  }
+  return template.content;
+}
+
+function markThread() {
+  for (const link of document.querySelectorAll("#threads a")) {
+    const current = link.dataset.thread === parley.thread;
+    if (current) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
+  }
+}
+
+const on = {
+  thread({ ref, html }) {
+    parley.thread = ref;
+    if (location.hash.slice(1) !== ref) history.replaceState(null, "", `#${ref}`);
+    transcript().replaceChildren(fragment(html));
+    markThread();
+    toBottom();
+  },
+  entry({ key, html, replaces }) {
+    const follow = nearBottom();
+    if (replaces) byId(`entry-${replaces}`)?.remove();
+    const old = byId(`entry-${key}`);
+    const fresh = fragment(html);
+    for (const open of old?.querySelectorAll("details[open]") ?? []) fresh.getElementById(open.id)?.setAttribute("open", "");
+    transcript().querySelector(".empty")?.remove();
+    if (old) old.replaceWith(fresh); else transcript().append(fresh);
+    if (follow || !old) toBottom();
+  },
+  delta({ key, text }) {
+    const entry = byId(`entry-${key}`);
+    if (!entry) return;
+    const follow = nearBottom();
+    entry.querySelector(".answer .note")?.setAttribute("hidden", "");
+    entry.querySelector(".live")?.append(text);
+    if (follow) toBottom();
+  },
+  threads({ html }) { inside("threads").replaceChildren(fragment(html)); markThread(); },
+  documents({ html }) {
+    const box = inside("documents");
+    const focused = document.activeElement?.closest?.("#documents [data-action]");
+    const again = focused && [focused.closest("[data-document]")?.dataset.document, focused.dataset.action];
+    if (focused?.dataset.sure) return; // a question is open; the next change brings the list
+    box.replaceChildren(fragment(html));
+    if (again) box.querySelector(`[data-document="${again[0]}"] [data-action="${again[1]}"]`)?.focus();
+  },
+};
+
+let socket;
+let wait = 250;
+function connect() {
+  socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/live`);
+  socket.onopen = () => {
+    wait = 250;
+    byId("offline").hidden = true;
+    document.documentElement.dataset.live = "true";
+    open(parley.thread);
+  };
+  socket.onmessage = ({ data }) => { for (const event of JSON.parse(data)) on[event.kind](event); };
+  socket.onclose = () => {
+    byId("offline").hidden = false;
+    delete document.documentElement.dataset.live;
+    setTimeout(connect, wait);
+    wait = Math.min(wait * 2, 4000);
+  };
+}
+function open(ref) {
+  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ open: ref || null }));
+}
+window.addEventListener("hashchange", () => open(decodeURIComponent(location.hash.slice(1))));
+
+// ---- What the person does -------------------------------------------------------------------------
+
+function sure(button) {
+  if (button.dataset.sure) return true;
+  const label = button.textContent;
+  button.dataset.sure = "asked";
+  button.textContent = "Really?";
+  setTimeout(() => { delete button.dataset.sure; button.textContent = label; }, 4000);
+  return false;
+}
+
+const say = (text) => { byId("notice").textContent = text; byId("notice").hidden = !text; };
+
+const about = (entry) => [parley.thread, entry.dataset.key, parley.name];
+const act = {
+  stop: (entry) => server.stop(about(entry)),
+  retry: (entry) => server.retry(about(entry)),
+  again: (entry) => server.again(about(entry)),
+  remove: (entry, button) => sure(button) && server.remove(button.closest("[data-document]").dataset.document),
+  replace: (entry, button) => choose(button.closest("[data-document]").dataset.name),
+  newThread: async () => open(await server.new_thread(null)),
+  side: () => byId("parley").classList.toggle("side-open"),
+};
+
+document.addEventListener("click", async (event) => {
+  const cite = event.target.closest("[data-source]");
+  const link = event.target.closest("#threads a");
+  const button = event.target.closest("[data-action]");
+  if (cite) {
+    const source = byId(cite.dataset.source);
+    source.open = true;
+    source.scrollIntoView({ block: "nearest" });
+    source.querySelector("summary").focus();
+  } else if (link) {
+    event.preventDefault();
+    open(link.dataset.thread);
+    byId("parley").classList.remove("side-open");
+  } else if (button) {
+    try {
+      say("");
+      await act[button.dataset.action](button.closest(".entry"), button);
+    } catch {
+      say("That did not reach Parley. Try again in a moment.");
+    }
+  }
+});
+
+// ---- Files: dropped anywhere, over the limit, or replacing another --------------------------------
+
+const fileInput = () => document.querySelector("input[type=file]");
+let replacing = null;
+
+function give(files) {
+  const chosen = new DataTransfer();
+  for (const file of files) chosen.items.add(file);
+  const input = fileInput();
+  input.files = chosen.files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+}
+function choose(name) {
+  replacing = name;
+  fileInput().click();
+}
+const suffix = (name) => name.slice(name.lastIndexOf(".") + 1).toLowerCase();
+const limit = props.limit_bytes;
+
+// Before Gradio sees the choice: leave out what is too large (Gradio would refuse the others with it), and
+// give a replacement the name of the document that it replaces.
+document.addEventListener("change", (event) => {
+  if (event.target.type !== "file") return;
+  let files = [...event.target.files];
+  const problems = files.filter((file) => file.size > limit)
+    .map((file) => `${file.name} is larger than ${Math.round(limit / 1048576)} MB.`);
+  files = files.filter((file) => file.size <= limit);
+  if (replacing && files.length) {
+    if (suffix(files[0].name) !== suffix(replacing)) {
+      problems.push(`${replacing} can only be replaced by another .${suffix(replacing)} file.`);
+      files = [];
+    } else files = [new File([files[0]], replacing, { type: files[0].type })];
+  }
+  replacing = null;
+  say(problems.join(" "));
+  const kept = new DataTransfer();
+  for (const file of files) kept.items.add(file);
+  event.target.files = kept.files;
+  if (!files.length) event.stopImmediatePropagation();
+}, true);
+
+let depth = 0;
+const carriesFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+const hover = (change) => { depth = Math.max(0, depth + change); byId("parley").classList.toggle("dropping", depth > 0); };
+window.addEventListener("dragenter", (event) => { if (carriesFiles(event)) { event.preventDefault(); hover(1); } });
+window.addEventListener("dragleave", (event) => { if (carriesFiles(event)) hover(-1); });
+window.addEventListener("dragover", (event) => { if (carriesFiles(event)) event.preventDefault(); });
+window.addEventListener("drop", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  event.stopPropagation();
+  depth = 0;
+  hover(0);
+  give(event.dataTransfer.files);
+}, true);
+
+// Questions in any script: Gradio fixes the direction, the browser knows better.
+for (const box of document.querySelectorAll("#composer textarea")) box.dir = "auto";
+connect();

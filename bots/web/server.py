@@ -1,0 +1,238 @@
+"""The web process: builds everything, serves the page, and stops within seconds."""
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from starlette.requests import HTTPConnection
+from starlette.routing import Mount
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from bots.assistant import Assistant
+from bots.errors import PortTaken
+from bots.settings import Settings, WebSettings
+from bots.web.channel import Channel
+from bots.web.guard import Guard, is_loopback, require_password
+from bots.web.live import Hub, PageTooSlow, Subscription
+from bots.web.page import ASSETS, THEME, build_page
+from bots.web.shelf import Shelf
+from engine.client import EngineClient
+from storage.conversations import Conversations
+from storage.documents import Documents
+from storage.embedded import database_url
+from storage.identity import Identities, Keys
+from storage.pool import open_pool
+
+logger = logging.getLogger(__name__)
+
+PLACE = {"platform": "local", "workspace": "local", "channel": "team"}
+"""The one channel of this page; the terminal's documents are in the same workspace."""
+MAX_PAGES = 500
+"""Open pages at once; each holds one WebSocket and at most `live.MAX_PENDING` events."""
+MAX_MESSAGE_BYTES = 4096
+"""A page sends only the name of the thread that it shows."""
+SEND_TIMEOUT_S = 20.0
+GRACE_S = 1
+"""For requests in flight when the process stops; turns have their own time, `STOP_TIMEOUT_S`."""
+
+
+async def serve(settings: Settings) -> None:
+    """Serve the page until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsInvalid: the page would be open to other machines without a password.
+        PortTaken: another program listens on `web.port`.
+        StorageError: the database does not answer or is not of this version.
+    """
+    require_password(settings.web)
+    api_key = settings.engine.api_key
+    async with contextlib.AsyncExitStack() as stack:
+        url = await stack.enter_async_context(database_url(settings.database, home=settings.home))
+        pool = await stack.enter_async_context(open_pool(url, settings=settings.database))
+        engine = await stack.enter_async_context(
+            EngineClient(
+                url=settings.engine.effective_url,
+                api_key=api_key.get_secret_value() if api_key else None,
+                timeout_s=settings.engine.request_timeout_s,
+            )
+        )
+        keys = Keys.load(home=settings.home, secret=settings.database.encryption_keys)
+        conversations = Conversations(pool=pool, keys=keys)
+        documents = Documents(
+            pool=pool, files_dir=settings.home / "files", settings=settings.documents
+        )
+        identities = Identities(pool=pool, keys=keys)
+        audience = await identities.resolve(**PLACE)
+        hub = Hub()
+        app = build_app(
+            channel=Channel(
+                assistant=Assistant(
+                    engine=engine,
+                    pool=pool,
+                    conversations=conversations,
+                    documents=documents,
+                    search_settings=settings.search,
+                    settings=settings.assistant,
+                ),
+                conversations=conversations,
+                identities=identities,
+                place=PLACE,
+                audience=audience,
+                hub=hub,
+            ),
+            shelf=Shelf(documents=documents, audience=audience, hub=hub),
+            hub=hub,
+            settings=settings.web,
+            upload_bytes=settings.documents.max_upload_mb * 2**20,
+        )
+        await run(app, settings=settings.web)
+
+
+def build_app(
+    *, channel: Channel, shelf: Shelf, hub: Hub, settings: WebSettings, upload_bytes: int
+) -> FastAPI:
+    """Put the page, its WebSocket and the health check behind the guard."""
+    password = settings.password.get_secret_value() if settings.password else ""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(shelf.watch(), name="documents")
+        yield
+        watching.cancel()
+        await channel.close()
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/healthz")
+    async def health() -> dict[str, object]:
+        return {"status": "ok", "pages": hub.pages}
+
+    @app.websocket("/live")
+    async def live(connection: WebSocket) -> None:
+        if hub.pages >= MAX_PAGES or (password and not _signed_in(connection, gradio_app)):
+            await connection.close(1008)
+            return
+        await connection.accept()
+        with hub.subscribe() as subscription:
+            sending = asyncio.create_task(_send(connection, subscription), name="live page")
+            try:
+                await _receive(connection, subscription, channel=channel, shelf=shelf)
+            finally:
+                sending.cancel()
+
+    gr.mount_gradio_app(
+        app,
+        build_page(channel=channel, shelf=shelf, upload_bytes=upload_bytes),
+        path="/",
+        auth=_password_check(password) if password else None,
+        auth_message="Any name, and the password of this page.",
+        show_error=False,
+        max_file_size=upload_bytes,
+        ssr_mode=False,
+        run_history=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        footer_links=[],
+        theme=THEME,
+        css_paths=[ASSETS / "page.css"],
+    )
+    gradio_app: Any = next(route.app for route in app.routes if isinstance(route, Mount))
+    app.add_middleware(Guard, loopback_only=not password and is_loopback(settings.host))
+    return app
+
+
+async def run(app: FastAPI, *, settings: WebSettings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        PortTaken: another program listens there.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn handles them, then raises them again: to us, who close the rest in order.
+        signal.signal(number, lambda *_: None)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        listener = socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        raise PortTaken("web", settings.host, settings.port) from error
+    with listener:
+        logger.info(
+            "web page on %s:%s", *listener.getsockname()[:2], extra={"action": "web_started"}
+        )
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+
+async def _receive(
+    connection: WebSocket, subscription: Subscription, *, channel: Channel, shelf: Shelf
+) -> None:
+    """Give a page the thread that it asks for, each time it asks, until it leaves."""
+    first = True
+    with contextlib.suppress(WebSocketDisconnect):
+        while True:
+            thread_ref = _wanted(await connection.receive_text())
+            if first:
+                await shelf.refresh()
+                subscription.put(shelf.event())
+            subscription.thread_ref = thread_ref
+            event = await channel.thread_event(thread_ref, any_document=not shelf.empty)
+            # Nothing may happen between reading the thread and listening to it.
+            subscription.thread_ref = event["ref"]
+            subscription.put(event)
+            if first:
+                subscription.put(await channel.threads_event())
+            first = False
+
+
+def _wanted(message: str) -> str | None:
+    """The thread that a page asks for; None = the newest."""
+    try:
+        wanted = json.loads(message)["open"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return wanted if isinstance(wanted, str) and wanted else None
+
+
+async def _send(connection: WebSocket, subscription: Subscription) -> None:
+    try:
+        while True:
+            events = json.dumps(await subscription.take())
+            await asyncio.wait_for(connection.send_text(events), SEND_TIMEOUT_S)
+    except (PageTooSlow, TimeoutError):
+        logger.info("a page was too slow", extra={"action": "web_page_dropped"})
+        await connection.close(1013)
+    except WebSocketDisconnect:
+        pass  # the receiving side ends the connection
+
+
+def _password_check(password: str) -> Callable[[str, str], bool]:
+    def check(_: str, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), password.encode())
+
+    return check
+
+
+def _signed_in(connection: HTTPConnection, gradio_app: Any) -> bool:
+    """Whether Gradio's login page gave this browser a session."""
+    names = (
+        f"access-token-{gradio_app.cookie_id}",
+        f"access-token-unsecure-{gradio_app.cookie_id}",
+    )
+    return any(connection.cookies.get(name) in gradio_app.tokens for name in names)
