@@ -36,6 +36,11 @@ class Question:
     author_id: MemberId | None = None
 
 
+def place_in_document(*, page: int | None, heading: str | None) -> str:
+    """Where in a document something stands, for a person: `page 3, Costs › Travel`; may be empty."""
+    return ", ".join(part for part in (f"page {page}" if page is not None else "", heading) if part)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A numbered excerpt that the model was shown.
@@ -57,9 +62,8 @@ class Source:
 
     @property
     def place(self) -> str:
-        """Where in the document the excerpt stands: `page 3, Costs › Travel`; may be empty."""
-        page = f"page {self.page}" if self.page is not None else None
-        return ", ".join(part for part in (page, self.heading) if part)
+        """Where in the document the excerpt stands."""
+        return place_in_document(page=self.page, heading=self.heading)
 
 
 @dataclass(frozen=True, kw_only=True)
