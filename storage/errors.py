@@ -2,7 +2,8 @@
 
 StorageError
 ├── wait and retry
-│   └── StorageUnavailable    no connection, a lost one, a statement that took too long
+│   ├── StorageUnavailable    no connection, a lost one, a statement that took too long
+│   └── EmbeddingFailed       the embedder that the worker was given does not answer
 ├── the asker
 │   ├── DocumentRejected      a file that cannot become searchable; `reason` says why
 │   │   └── DocumentTooLarge  more bytes than an upload may have
@@ -40,6 +41,10 @@ class StorageUnavailable(StorageError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"The database does not answer ({reason}).")
+
+
+class EmbeddingFailed(StorageError):
+    """The embedder that the worker was given does not answer; the cause is chained."""
 
 
 class DocumentRejected(StorageError):

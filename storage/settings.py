@@ -54,7 +54,46 @@ class DatabaseSettings(Section):
 
 
 class SearchSettings(Section):
-    """`[search]`: how documents are found."""
+    """`[search]`: how documents are found, and what counts as found.
+
+    The three numbers of the calibration are a logistic regression of "the best hit answers" over
+    questions whose article is ingested or not (XQuAD, English; `tests.benchmarks retrieval`).
+    """
+
+    threshold: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Score of the best hit below which nothing counts as found. At the default 98 % "
+        "of answerable questions pass and about 3 % of unanswerable ones.",
+    )
+    cosine_weight: float = Field(
+        18.0, ge=0, description="Evidence per unit of cosine similarity; belongs to the embedder."
+    )
+    coverage_weight: float = Field(
+        13.5,
+        ge=0,
+        description="Evidence for a chunk that holds every word of the question, by their rarity.",
+    )
+    bias: float = Field(12.3, description="Evidence at which a score is one half.")
+    candidates: int = Field(
+        60,
+        ge=10,
+        le=1000,
+        description="Chunks that each of the two rankings proposes; the rest is not compared.",
+    )
+    lexical_budget: int = Field(
+        1000,
+        ge=100,
+        le=100_000,
+        description="Most chunks read for a question's rarest words; about 2 µs each.",
+    )
+    exact_below: int = Field(
+        2500,
+        ge=0,
+        le=100_000,
+        description="Readable chunks up to which all are compared exactly, without an index.",
+    )
 
 
 class DocumentsSettings(Section):
