@@ -37,6 +37,7 @@ QUANTIZATIONS = (
 )
 """CTranslate2's names; int8 is the default because it decodes fastest on CPUs."""
 
+_NEOX_ROPE_THETA = 10_000
 _DIGIT_SPLITTING = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})
 _GPT2_SPLITTING = frozenset({"gpt-2", "phi-2", "mpt", "olmo"})
 # Names of `tokenizer.ggml.pre`, as llama.cpp groups them by the way they split text before merging.
@@ -269,7 +270,23 @@ def _load_model(source: _Source, model_class: Any, **options: Any) -> Any:
             "was the download complete?"
         )
     vars(model.config).pop("quantization_config", None)
+    _restore_old_names(model)
     return model
+
+
+def _restore_old_names(model: Any) -> None:
+    """Set what CTranslate2's converter reads and `transformers` 5 renamed or dropped."""
+    config = model.config
+    if config.model_type in ("bert", "roberta", "xlm-roberta", "camembert"):
+        config.position_embedding_type = "absolute"
+    if config.model_type == "gpt_neox":
+        model.embed_out = model.lm_head
+        config.rotary_pct = config.rope_parameters["partial_rotary_factor"]
+        if config.rope_parameters["rope_theta"] != _NEOX_ROPE_THETA:
+            raise ModelUnsupported(
+                "CTranslate2 runs GPT-NeoX models with rotary base 10,000 only; this one has "
+                f"{config.rope_parameters['rope_theta']:,}."
+            )
 
 
 def _gguf_option(source: _Source) -> dict[str, str]:

@@ -98,6 +98,10 @@ class Tokenizer:
         """Return the text of token ids, control tokens left out."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
+    def ids(self, tokens: Sequence[str]) -> list[int]:
+        """Return the ids of tokens of the vocabulary."""
+        return [self._tokenizer.token_to_id(token) for token in tokens]
+
     def stream_decoder(self) -> "StreamDecoder":
         """Return a decoder for one answer that arrives token by token."""
         return StreamDecoder(self)

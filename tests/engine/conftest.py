@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import engine.convert
 import engine.manifest
@@ -15,6 +16,10 @@ import engine.prompt
 from engine.errors import ModelCorrupt
 from engine.manifest import Manifest
 from tests.engine import tiny_models
+
+# The first example of a test pays for imports and fixtures; a slow machine fails no property.
+settings.register_profile("engine", deadline=None)
+settings.load_profile("engine")
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "ctranslate2")
 _CODE = (engine.convert, engine.manifest, engine.model_facts, engine.prompt, tiny_models)

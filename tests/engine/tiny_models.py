@@ -63,7 +63,7 @@ def write_tokenizer(directory: Path, *, chat_template: str | None = CHAT_TEMPLAT
         unk_token="<|endoftext|>",
         pad_token="<|im_end|>",
         chat_template=chat_template,
-    )
+    )  # type: ignore[no-untyped-call]
     wrapped.save_pretrained(directory)
     return tokenizer.get_vocab_size()
 
@@ -83,7 +83,7 @@ def write_generator(
     torch.manual_seed(7)
     size = write_tokenizer(directory, chat_template=chat_template)
     config = AutoConfig.for_model(family, **{**SHAPE, "vocab_size": size, **shape})
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
     model.save_pretrained(directory, max_shard_size=shard_size)
     return directory
 
@@ -102,7 +102,7 @@ def write_adapter(directory: Path, base: Path, *, seed: int = 3) -> Path:
             r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
         ),
     )
-    tuned.save_pretrained(directory)
+    tuned.save_pretrained(str(directory))
     return directory
 
 
@@ -128,7 +128,7 @@ def write_embedder(directory: Path) -> Path:
         pair="[CLS] $A [SEP] $B [SEP]",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    PreTrainedTokenizerFast(
+    wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="[UNK]",
         cls_token="[CLS]",
@@ -136,7 +136,8 @@ def write_embedder(directory: Path) -> Path:
         pad_token="[PAD]",
         mask_token="[MASK]",
         model_max_length=128,
-    ).save_pretrained(directory)
+    )  # type: ignore[no-untyped-call]
+    wrapped.save_pretrained(directory)
     torch.manual_seed(7)
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -206,7 +207,9 @@ def write_gguf(file: Path, source: Path, *, splitting: str = "smollm") -> Path:
                 .swapaxes(1, 2)
                 .reshape(weight.shape)
             )
-        writer.add_tensor(names.get_name(key, try_suffixes=(".weight",)), weight)
+        name = names.get_name(key, try_suffixes=(".weight",))
+        assert name is not None
+        writer.add_tensor(name, weight)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
