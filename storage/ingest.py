@@ -164,7 +164,7 @@ async def _run_stages(
         progress.pages_done, progress.pages_total = read.pages_done, read.pages_total
 
     chunks: asyncio.Queue[list[Chunk] | None] = asyncio.Queue(QUEUED_BATCHES)
-    rows: asyncio.Queue[list[_Row] | None] = asyncio.Queue(QUEUED_BATCHES)
+    rows: asyncio.Queue[list[ChunkRow] | None] = asyncio.Queue(QUEUED_BATCHES)
     parser = parse(path, name=version.name, limits=settings.parse_limits, on_progress=note)
 
     async def work() -> None:
@@ -194,7 +194,7 @@ def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
+class ChunkRow:
     """A chunk ready to be written."""
 
     chunk: Chunk
@@ -265,7 +265,7 @@ async def _embed(
     version: _Version,
     embed: Embeds,
     chunks: asyncio.Queue[list[Chunk] | None],
-    rows: asyncio.Queue[list[_Row] | None],
+    rows: asyncio.Queue[list[ChunkRow] | None],
 ) -> None:
     while (batch := await chunks.get()) is not None:
         texts = [embedded_text(chunk) for chunk in batch]
@@ -277,7 +277,7 @@ async def _embed(
             raise EmbeddingFailed(f"The embedder failed: {error}") from error
         await rows.put(
             [
-                _Row(chunk=chunk, embedding=vector, terms=weights)
+                ChunkRow(chunk=chunk, embedding=vector, terms=weights)
                 for chunk, vector, weights in zip(batch, vectors, terms, strict=True)
             ]
         )
@@ -292,7 +292,7 @@ async def _write(
     pool: Pool,
     version: _Version,
     progress: _Progress,
-    rows: asyncio.Queue[list[_Row] | None],
+    rows: asyncio.Queue[list[ChunkRow] | None],
 ) -> None:
     while (batch := await rows.get()) is not None:
         async with pool.connection() as connection:
@@ -310,7 +310,7 @@ async def _write(
 
 async def write_chunks(
     connection: Connection,
-    rows: Sequence[_Row],
+    rows: Sequence[ChunkRow],
     *,
     document_id: UUID,
     version: int,

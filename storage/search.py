@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ PRIOR_CHUNKS = 30
 there is one chunk. Collections of 1 to 40 XQuAD passages: answerable questions pass 98 % of the time
 instead of 91 %."""
 
+_LONGEST_USUAL_WORD = 20
 _NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 
 
@@ -104,7 +106,7 @@ async def search(
 
 def collapsed(hits: list[Hit]) -> list[Hit]:
     """Drop hits that say the same as a better one. Texts with other numbers do not say the same."""
-    kept: list[tuple[Hit, frozenset[str], frozenset[str]]] = []
+    kept: list[tuple[Hit, frozenset[tuple[str, ...]], frozenset[str]]] = []
     for hit in hits:
         shingles, numbers = _shingles(hit.text), frozenset(_NUMBER.findall(hit.text))
         if not any(
@@ -114,15 +116,16 @@ def collapsed(hits: list[Hit]) -> list[Hit]:
     return [hit for hit, _, _ in kept]
 
 
-def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
+def _alike(one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> bool:
     shared = len(one & other)
     return shared >= DUPLICATE_SIMILARITY * (len(one) + len(other) - shared)
 
 
-def _shingles(text: str) -> frozenset[str]:
-    """Every run of five characters, spaces and case aside: works without words, too."""
-    plain = "".join(text.casefold().split())
-    return frozenset(plain[i : i + 5] for i in range(max(len(plain) - 4, 1)))
+def _shingles(text: str) -> frozenset[tuple[str, ...]]:
+    """Every pair of neighbouring words; of characters where a script has no spaces."""
+    words = text.casefold().split()
+    parts = words if len(words) * _LONGEST_USUAL_WORD >= len(text) else text.casefold()
+    return frozenset(pairwise(parts)) or frozenset([tuple(parts)])
 
 
 def calibrated(cosine: float, coverage: float, settings: SearchSettings) -> float:
