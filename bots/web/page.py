@@ -4,17 +4,16 @@ Every handler returns at once (a turn runs in the background), so none of them u
 whose default would serve one person at a time.
 """
 
-import logging
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from bots.web.channel import Channel
 from bots.web.shelf import Shelf
-
-logger = logging.getLogger(__name__)
 
 MAX_QUESTION_CHARS = 4000
 """About a thousand tokens: half of the default model's context."""
@@ -98,7 +97,9 @@ def build_page(*, channel: Channel, shelf: Shelf, upload_bytes: int) -> Any:
             trigger_mode="multiple",
             **quiet,
         )
-        upload.upload(_upload(shelf), upload, upload, trigger_mode="multiple", **quiet)
+        upload.upload(
+            _upload(shelf), upload, upload, preprocess=False, trigger_mode="multiple", **quiet
+        )
     return page
 
 
@@ -144,17 +145,34 @@ def _ask(channel: Channel) -> Callable[[str, str, str], Awaitable[str]]:
     return ask
 
 
-def _upload(shelf: Shelf) -> Callable[[list[str] | None], Awaitable[None]]:
-    async def upload(files: list[str] | None) -> None:
-        """Store uploads and remove Gradio's copies of them."""
-        paths = [Path(file) for file in files or []]
-        for path in paths:
-            try:
-                await shelf.add(path.name, path)
-            finally:
-                path.unlink(missing_ok=True)
+def _upload(shelf: Shelf) -> Callable[[list[dict[str, Any]] | None], Awaitable[None]]:
+    folder = Path(get_upload_folder()).resolve()
+
+    async def upload(files: list[dict[str, Any]] | None) -> None:
+        """Store uploads and remove Gradio's copies of them.
+
+        The payload comes unprocessed: Gradio's own processing would lose the files' real names, and
+        leave an empty temporary file behind for each.
+        """
+        for file in files or []:
+            path = _inside(folder, file["path"])
+            # The same file from two browsers at once has one path, and the first one removes it.
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    await shelf.add(file.get("orig_name") or path.name, path)
+                finally:
+                    path.unlink()
+                    path.parent.rmdir()
 
     return upload
+
+
+def _inside(folder: Path, path: str) -> Path:
+    """The path of an upload; a request made by hand could name any other file."""
+    resolved = Path(path).resolve()
+    if not resolved.is_relative_to(folder):
+        raise gr.Error("This is not an upload.")
+    return resolved
 
 
 def _name(name: str) -> str:
