@@ -21,7 +21,7 @@ class Admin:
         return self._state()
 
     async def change(self, _request: Request, body: bytes) -> Response:
-        """Do one action; answers when it is done: for an unloading, when the last request has ended."""
+        """Do one action; answers when it is done (an unloading: after the last request)."""
         task = asyncio.create_task(self._do(parse(body, AdminRequest)))
         # An operator who hangs up does not leave a model half loaded.
         self._tasks.add(task)

@@ -1,7 +1,7 @@
 """The HTTP bodies: OpenAI's requests as the engine reads them, its answers and its errors.
 
-Fields that OpenAI defines and the engine ignores without harm (such as `user`) pass; those whose absence
-would change the answer (such as `tools`) are refused.
+Fields that OpenAI defines and the engine ignores without harm (such as `user`) pass; those whose
+absence would change the answer (such as `tools`) are refused.
 """
 
 import base64
@@ -63,7 +63,7 @@ class _Message(_Body):
     content: str | list[_TextPart]
 
     def message(self) -> ChatMessage:
-        """The message as the engine knows it: parts joined, `developer` is `system`'s newer name."""
+        """The message as the engine knows it: parts joined, `developer` read as `system`."""
         content = self.content
         if not isinstance(content, str):
             content = "".join(part.text for part in content)
@@ -259,7 +259,7 @@ def error_of(error: EngineError) -> tuple[int, dict[str, object], dict[str, str]
 def error_body(
     message: str, *, kind: str, code: str, param: str | None = None, **details: object
 ) -> dict[str, object]:
-    """OpenAI's error object; `details` are fields of ours that clients of other servers will not see."""
+    """OpenAI's error object; `details` are fields that only our own client reads."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code, **details}}
 
 

@@ -3,7 +3,7 @@
 No CTranslate2 here: clients import this module and stay small.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -45,7 +45,9 @@ class ChatDelta:
 class ChatBackend(Protocol):
     """A chat model behind a name."""
 
-    def chat(self, messages: Sequence[ChatMessage], sampling: Sampling) -> AsyncIterator[ChatDelta]:
+    def chat(
+        self, messages: Sequence[ChatMessage], sampling: Sampling
+    ) -> AsyncGenerator[ChatDelta, None]:
         """Stream an answer; closing the iterator stops the work."""
         ...
 

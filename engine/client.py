@@ -3,10 +3,9 @@
 Why httpx and not the `openai` package: that costs 60 MB resident in each process that imports it.
 """
 
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,11 +24,12 @@ from engine.errors import (
     PromptTooLong,
     UpstreamFailed,
 )
+from engine.openai_stream import StreamFailed, chat_body, chat_deltas
 from engine.prompt import ChatMessage
-from engine.sse import events
 
 __all__ = ["ChatDelta", "ChatMessage", "EngineClient", "ModelInfo", "Sampling"]
 
+_GREEDY = Sampling()
 _CONNECT_TIMEOUT_S = 5.0
 _EMBED_TEXTS = 256
 """Texts per embeddings request: a second or two of work, so that a cancelled ingest stops soon."""
@@ -94,64 +94,32 @@ class EngineClient:
         messages: Sequence[ChatMessage],
         *,
         model: str = "live",
-        sampling: Sampling = Sampling(),
-    ) -> AsyncIterator[ChatDelta]:
+        sampling: Sampling = _GREEDY,
+    ) -> AsyncGenerator[ChatDelta, None]:
         """Stream an answer; closing the iterator hangs up and the engine stops the sequence.
 
         Raises:
-            EngineBusy, EngineUnavailable, DeadlineExceeded: wait and retry.
-            PromptTooLong, InvalidRequest, ModelNotFound, UpstreamFailed: the request cannot succeed.
+            EngineBusy, EngineUnavailable, DeadlineExceeded: wait and retry. PromptTooLong,
+            InvalidRequest, ModelNotFound, UpstreamFailed: the request cannot succeed.
         """
-        body: dict[str, object] = {
-            "model": model,
-            "messages": [asdict(message) for message in messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
-        if sampling.max_tokens is not None:
-            body["max_tokens"] = sampling.max_tokens
-        if sampling.seed is not None:
-            body["seed"] = sampling.seed
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
+        body = chat_body(model, messages, sampling)
         async with (
             self._errors_mapped(),
             self._http.stream("POST", "/v1/chat/completions", json=body) as response,
         ):
             await self._check(response)
-            async for delta in self._deltas(response):
-                yield delta
-
-    async def _deltas(self, response: httpx.Response) -> AsyncIterator[ChatDelta]:
-        name, reason, usage = "", None, {}
-        async for data in events(response.aiter_lines()):
-            chunk = json.loads(data)
-            if "error" in chunk:
-                raise self._error(502, chunk["error"], response)
-            name = chunk.get("model") or name
-            usage = chunk.get("usage") or usage
-            for choice in chunk["choices"]:
-                reason = choice.get("finish_reason") or reason
-                if text := choice["delta"].get("content"):
-                    yield ChatDelta(text=text, model=name)
-        if reason is None:
-            raise EngineUnavailable(self._url, "the stream ended early")
-        yield ChatDelta(
-            text="",
-            finish_reason="length" if reason == "length" else "stop",
-            model=name,
-            prompt_tokens=usage.get("prompt_tokens", 0),
-            completion_tokens=usage.get("completion_tokens", 0),
-        )
+            try:
+                async for delta in chat_deltas(response.aiter_lines()):
+                    yield delta
+            except StreamFailed as failure:
+                raise self._error(502, failure.error, response) from failure
 
     async def embed(self, texts: Sequence[str], *, model: str = "embedder") -> NDArray[np.float32]:
         """Return unit vectors, shape (N, dim), in the texts' order.
 
         Raises:
-            EngineBusy, EngineUnavailable, DeadlineExceeded: wait and retry.
-            PromptTooLong, InvalidRequest, ModelNotFound, UpstreamFailed: the request cannot succeed.
+            EngineBusy, EngineUnavailable, DeadlineExceeded: wait and retry. PromptTooLong,
+            InvalidRequest, ModelNotFound, UpstreamFailed: the request cannot succeed.
         """
         parts = [
             await self._embed(texts[start : start + _EMBED_TEXTS], model)
@@ -167,7 +135,7 @@ class EngineClient:
         return np.asarray(vectors / norms, dtype=np.float32)
 
     async def count_tokens(self, texts: Sequence[str], *, model: str = "live") -> list[int]:
-        """Return each text's number of tokens; an estimate that errs high where the server has no `/tokenize`.
+        """Return each text's number of tokens; too high an estimate on servers without `/tokenize`.
 
         Raises:
             EngineUnavailable, ModelNotFound: as for `chat`.
@@ -257,7 +225,7 @@ class EngineClient:
         except httpx.HTTPError as error:
             raise EngineUnavailable(self._url, str(error) or type(error).__name__) from error
         except (ValueError, KeyError, TypeError) as error:
-            raise EngineUnavailable(self._url, "its answer is malformed") from error
+            raise EngineUnavailable(self._url, f"malformed answer: {error}") from error
 
     async def _check(self, response: httpx.Response) -> None:
         if response.is_success:
@@ -270,8 +238,8 @@ class EngineClient:
         raise self._error(response.status_code, error, response)
 
     def _error(self, status: int, error: object, response: httpx.Response) -> EngineError:
-        """The exception of an OpenAI-shaped error; statuses alone decide for servers without our codes."""
-        fields = error if isinstance(error, dict) else {"message": error}
+        """The exception of an OpenAI-shaped error; other servers have no codes, only a status."""
+        fields: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
         message = str(fields.get("message"))
         match fields.get("code"), status:
             case "context_length_exceeded", _ if "tokens" in fields:

@@ -1,7 +1,7 @@
 """A CTranslate2 encoder as an embedder: texts in, unit vectors out.
 
-Small requests (a question) overtake large ones (a document being ingested): a lane of their own, and
-large ones run on threads of lower priority, so neither questions nor chat wait for an upload.
+Small requests (a question) overtake large ones (a document being ingested): a lane of their own,
+and large ones run on threads of lower priority, so neither questions nor chat wait for an upload.
 """
 
 import asyncio
@@ -21,19 +21,20 @@ from numpy.typing import NDArray
 
 from engine.errors import EngineBusy, ModelCorrupt, ModelUnsupported, PromptTooLong
 from engine.manifest import Manifest
+from engine.memory import release_free_memory
 from engine.metrics import Metrics
 from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
 _BATCH_TOKENS = 2048
-"""Padded tokens of one run: larger ones gain nothing on a CPU, and a run is what a question may wait for."""
+"""Padded tokens of one run: larger ones gain nothing on a CPU and keep a cancelled one busy."""
 
 _SMALL_REQUEST_TOKENS = 512
 """A request up to this size is a question or a few; larger ones are documents."""
 
 _BULK_NICENESS = 10
-"""Share of a core that bulk work gets beside chat: about a tenth (Linux: each step is a factor 1.25)."""
+"""Leaves bulk work a tenth of a core that chat wants as well (Linux: 1.25 per step)."""
 
 _THREAD_TEXTS = 8
 """More texts than this are tokenized off the event loop."""
@@ -74,8 +75,8 @@ class Encoder:
         Raises:
             ModelCorrupt: CTranslate2 refuses the directory.
         """
-        # On Linux niceness belongs to a thread and threads inherit it: a short-lived thread sets its own,
-        # starts CTranslate2's workers and ends.
+        # On Linux niceness belongs to a thread and threads inherit it: a short-lived thread sets
+        # its own, starts CTranslate2's workers and ends.
         loaded: list[ctranslate2.Encoder | Exception] = []
 
         def load() -> None:
@@ -312,6 +313,8 @@ class Embedder:
                     heapq.heappop(waiting)
                 if waiting:
                     break
+                if kind == 1:
+                    release_free_memory()
                 self._changed.wait()
             runs = [heapq.heappop(waiting)]
             rows = len(runs[0].ids)

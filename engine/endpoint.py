@@ -139,7 +139,7 @@ class _Exchange:
     async def fail(
         self, status: int, body: dict[str, object], headers: dict[str, str] | None = None
     ) -> None:
-        """Tell the client: by status while that is possible, then by an error event in the stream."""
+        """Tell the client: by status while that is possible, then by an event in the stream."""
         if self._ended:
             return
         if not self.status:

@@ -1,7 +1,7 @@
 """A CTranslate2 generator: tokens in, tokens out, in the calling thread.
 
-Knows nothing of queues or HTTP; `engine.scheduler` decides what runs together, `engine.local_chat` turns
-tokens into text.
+Knows nothing of queues or HTTP; `engine.scheduler` decides what runs together, `engine.local_chat`
+turns tokens into text.
 """
 
 import logging
@@ -13,8 +13,11 @@ from typing import Self
 
 import ctranslate2
 
+from engine.batching import CostModel
+from engine.cores import cores_for_prompts, use_cores
 from engine.errors import ModelCorrupt, ModelUnsupported
 from engine.manifest import Manifest
+from engine.memory import release_free_memory
 from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -59,8 +62,8 @@ class Draw:
 class Generator:
     """One loaded chat model; `generate` may be called from `replicas` threads at once.
 
-    Why a seed gets a generator of its own: CTranslate2 seeds a thread's random numbers once, at that
-    thread's first draw, so a seed can only be honoured by a thread that has never drawn.
+    Why a seed gets a generator of its own: CTranslate2 seeds a thread's random numbers once, at
+    that thread's first draw, so a seed can only be honoured by a thread that has never drawn.
     """
 
     def __init__(
@@ -70,11 +73,14 @@ class Generator:
         manifest: Manifest,
         tokenizer: Tokenizer,
         model: ctranslate2.Generator,
+        prompt_cores: int = 1,
     ) -> None:
         self.directory = directory
         self.manifest = manifest
         self.tokenizer = tokenizer
         self._model = model
+        self._prompt_cores = prompt_cores
+        self.cost = CostModel()
         self._end_tokens = list(manifest.stop_tokens or (manifest.eos_token,))
 
     @classmethod
@@ -89,14 +95,22 @@ class Generator:
         if manifest.kind != "generator":
             raise ModelUnsupported(f"Model {manifest.name!r} is an {manifest.kind}, no chat model.")
         tokenizer = Tokenizer.read(directory / manifest.tokenizer)
+        prompt_cores = cores_for_prompts(replicas)
         try:
             model = ctranslate2.Generator(
-                str(directory), device="cpu", inter_threads=replicas, intra_threads=1
+                str(directory), device="cpu", inter_threads=replicas, intra_threads=prompt_cores
             )
         except RuntimeError as error:
             raise ModelCorrupt(directory, str(error)) from error
-        generator = cls(directory=directory, manifest=manifest, tokenizer=tokenizer, model=model)
+        generator = cls(
+            directory=directory,
+            manifest=manifest,
+            tokenizer=tokenizer,
+            model=model,
+            prompt_cores=prompt_cores,
+        )
         generator._warm_up(replicas)
+        release_free_memory()
         return generator
 
     def generate(
@@ -128,11 +142,15 @@ class Generator:
     ) -> None:
         """Generate for one prompt with reproducible draws; one such call runs at a time.
 
-        Loads the weights a second time for as long as it runs (0.2 s and 140 MB for the default model).
+        Loads the weights a second time for as long as it runs (0.2 s and 140 MB for the default
+        model).
         """
         with _seed_lock:
             model = ctranslate2.Generator(
-                str(self.directory), device="cpu", inter_threads=1, intra_threads=1
+                str(self.directory),
+                device="cpu",
+                inter_threads=1,
+                intra_threads=self._prompt_cores,
             )
 
             def seeded(index: int, token: int, last: bool) -> bool:
@@ -145,6 +163,8 @@ class Generator:
                 self._run(model, [prompt], max_tokens, draw, seeded)
             finally:
                 ctranslate2.set_random_seed(_UNSEEDED)
+                del model
+                release_free_memory()
 
     def _run(
         self,
@@ -154,8 +174,19 @@ class Generator:
         draw: Draw,
         on_token: OnToken,
     ) -> None:
+        running = len(prompts)
+        prompt_read = False
+
         def step(result: ctranslate2.GenerationStepResult) -> bool:
-            return on_token(result.batch_id, result.token_id, result.is_last)
+            nonlocal running, prompt_read
+            if not prompt_read:
+                prompt_read = True
+                use_cores(1)
+            ends = on_token(result.batch_id, result.token_id, result.is_last)
+            running -= ends or result.is_last
+            if not running:
+                use_cores(self._prompt_cores)
+            return ends
 
         model.generate_batch(
             list(prompts),

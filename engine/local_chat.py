@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from engine.chat import ChatDelta, FinishReason, Sampling
@@ -40,7 +40,7 @@ class LocalChat:
 
     async def chat(
         self, messages: Sequence[ChatMessage], sampling: Sampling
-    ) -> AsyncIterator[ChatDelta]:
+    ) -> AsyncGenerator[ChatDelta, None]:
         """Stream an answer; closing the iterator stops the sequence within one step.
 
         Raises:
@@ -79,7 +79,7 @@ class LocalChat:
         stop: Sequence[str],
         prompt_tokens: int,
         arrived: float,
-    ) -> AsyncIterator[ChatDelta]:
+    ) -> AsyncGenerator[ChatDelta, None]:
         decoder = self._generator.tokenizer.stream_decoder()
         stops = StopStrings(stop)
         new_tokens = 0

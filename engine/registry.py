@@ -1,7 +1,7 @@
-"""The models that are loaded, their aliases, and the file that lets a restarted engine serve the same.
+"""The models that are loaded, their aliases, and the file that lets them survive a restart.
 
-A request holds its model by a lease: unloading or replacing a model takes it out of the names at once and
-frees it when the last lease ends, so no request is dropped.
+A request holds its model by a lease: unloading or replacing a model takes it out of the names at
+once and frees it when the last lease ends, so no request is dropped.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from engine.errors import EngineError, InvalidRequest, ModelNotFound, ModelUnsup
 from engine.generator import Generator
 from engine.local_chat import LocalChat
 from engine.manifest import Manifest
+from engine.memory import release_free_memory
 from engine.metrics import Metrics
 from engine.scheduler import Scheduler
 from engine.settings import EngineSettings
@@ -90,7 +91,7 @@ class Registry:
         self.loading = True
 
     async def start(self) -> None:
-        """Load the embedder, the configured models and those that were loaded when the engine last ran."""
+        """Load the configured models and those that were loaded when the engine last ran."""
         state = self._read_state()
         embedder = _default_name(self._settings.embedder)
         sources = {**self._settings.models, **state.models, embedder: self._settings.embedder}
@@ -110,6 +111,7 @@ class Registry:
                 self._aliases[alias] = name
         if LIVE not in self._aliases and self._settings.live in self._entries:
             self._aliases[LIVE] = self._settings.live
+        release_free_memory()
         self.loading = False
 
     @property
@@ -145,7 +147,7 @@ class Registry:
                     self._freed.notify_all()
 
     async def load(self, name: str, source: str) -> Entry:
-        """Load a model, or replace the one of that name; the old one serves until the new one is ready.
+        """Load a model, or replace the one of that name, which serves until the new one is ready.
 
         Raises:
             ModelCorrupt, ModelUnsupported: the model is refused; nothing changes.
@@ -168,7 +170,7 @@ class Registry:
         return entry
 
     async def unload(self, name: str) -> None:
-        """Take a model out of service and free it once its requests have ended; its aliases go with it.
+        """Take a model and its aliases out of service; free it once its requests have ended.
 
         Raises:
             ModelNotFound: no model of that name.

@@ -7,14 +7,22 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-from engine.batching import next_batch
+from engine.batching import Waiting, next_batch
+from engine.chat import FinishReason
 from engine.errors import EngineBusy
 from engine.generator import Draw, Generator
+from engine.memory import release_free_memory
 from engine.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
 _job_numbers = itertools.count(1)
+
+_PATIENCE = 0.04
+"""Part of its prompt's reading time that a request may wait for company."""
+
+_MAX_BATCH_TOKENS = 3000
+"""Prompt and new tokens of a batch: the default model keeps 140 KB of keys and values for each."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -32,27 +40,40 @@ class Job:
     draw: Draw
     seed: int | None
     emit: Callable[[int], None]
-    done: Callable[[str | Exception], None]
+    done: Callable[[FinishReason | Exception], None]
     cancelled: bool = False
     new_tokens: int = 0
     submitted_at: float = field(default_factory=time.monotonic)
+    due_at: float = 0.0
     number: int = field(default_factory=lambda: next(_job_numbers))
 
     @property
-    def prompt_tokens(self) -> int:
-        """Length of the prompt."""
-        return len(self.prompt)
+    def alone_s(self) -> float:
+        """How long this takes by itself."""
+        return self.generator.cost.batch_s([(len(self.prompt), self.max_tokens)])
 
     @property
     def kind(self) -> Hashable:
         """What a batch must have in common."""
         return (id(self.generator), self.draw, self.seed is not None and self.number)
 
+    def waiting(self) -> Waiting:
+        """This job as the choice of the next batch sees it."""
+        return Waiting(
+            kind=self.kind,
+            cost=self.generator.cost,
+            prompt_tokens=len(self.prompt),
+            max_tokens=self.max_tokens,
+            alone_s=self.alone_s,
+            due_at=self.due_at,
+        )
+
 
 class Scheduler:
     """Runs jobs on `lanes` threads, grouped where that wins.
 
-    Thread-safe. All models share the lanes, so however many are loaded, no more than `lanes` cores work.
+    Thread-safe. All models share the lanes, so however many are loaded, no more than `lanes` cores
+    work.
     """
 
     def __init__(
@@ -71,15 +92,18 @@ class Scheduler:
         self._metrics = metrics
         self._changed = threading.Condition()
         self._waiting: list[Job] = []
-        self._running: set[Job] = set()
-        self._idle_lanes = 0
+        self._running: dict[int, list[Job]] = {}
+        self._free_at = [0.0] * lanes
+        """When each lane is expected to be free; the past while it is idle."""
         self._closed = False
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Start the lanes."""
         for lane in range(self._lanes):
-            thread = threading.Thread(target=self._run_lane, name=f"lane-{lane}", daemon=True)
+            thread = threading.Thread(
+                target=self._run_lane, args=(lane,), name=f"lane-{lane}", daemon=True
+            )
             thread.start()
             self._threads.append(thread)
 
@@ -92,12 +116,13 @@ class Scheduler:
         with self._changed:
             if self._closed or len(self._waiting) >= self._max_queue:
                 raise EngineBusy(retry_after_s=self._time_to_drain_s())
+            job.due_at = job.submitted_at + 2 * job.alone_s + self._time_to_drain_s()
             self._waiting.append(job)
             self._metrics.queue_depth.set(len(self._waiting))
             self._changed.notify_all()
 
     def cancel(self, job: Job) -> None:
-        """Stop a job: at once if it waits, within one step if it runs; `done` is not called after that."""
+        """Stop a job: at once if it waits, within one step if it runs; `done` is not called."""
         with self._changed:
             job.cancelled = True
             if job in self._waiting:
@@ -108,7 +133,7 @@ class Scheduler:
         """Stop everything and wait for the lanes."""
         with self._changed:
             self._closed = True
-            for job in [*self._waiting, *self._running]:
+            for job in itertools.chain(self._waiting, *self._running.values()):
                 job.cancelled = True
             self._waiting.clear()
             self._changed.notify_all()
@@ -116,47 +141,70 @@ class Scheduler:
             thread.join()
 
     def _time_to_drain_s(self) -> float:
-        return 1.0 + len(self._waiting) / self._lanes
+        """Seconds until the lanes have done all that waits and runs now."""
+        now = time.monotonic()
+        running = sum(max(0.0, free_at - now) for free_at in self._free_at)
+        return (running + sum(job.alone_s for job in self._waiting)) / self._lanes
 
-    def _run_lane(self) -> None:
-        while batch := self._next_batch():
+    def _run_lane(self, lane: int) -> None:
+        while batch := self._next_batch(lane):
             self._run(batch)
             with self._changed:
-                self._running.difference_update(batch)
+                del self._running[lane]
+                self._free_at[lane] = 0.0
+                idle = not self._running and not self._waiting
+            if idle:
+                release_free_memory()
 
-    def _next_batch(self) -> list[Job]:
+    def _next_batch(self, lane: int) -> list[Job]:
         """Wait for work and take it; empty when the scheduler closes."""
         with self._changed:
-            self._idle_lanes += 1
-            try:
-                while not self._closed:
-                    if not self._waiting:
-                        self._changed.wait()
-                        continue
-                    patience = self._waiting[0].submitted_at + self._batch_wait_s - time.monotonic()
-                    if patience > 0:
-                        self._changed.wait(patience)
-                        continue
-                    batch = next_batch(
-                        self._waiting,
-                        idle_lanes=self._idle_lanes,
-                        max_batch_size=self._max_batch_size,
-                    )
-                    self._waiting = [job for job in self._waiting if job not in batch]
-                    self._running.update(batch)
-                    self._metrics.queue_depth.set(len(self._waiting))
-                    return batch
-                return []
-            finally:
-                self._idle_lanes -= 1
+            while not self._closed:
+                if not self._waiting:
+                    self._changed.wait()
+                    continue
+                if (patience := self._patience_s()) > 0:
+                    self._changed.wait(patience)
+                    continue
+                return self._take(lane)
+            return []
+
+    def _patience_s(self) -> float:
+        """How much longer to wait: requests that come together arrive milliseconds apart."""
+        oldest = self._waiting[0]
+        longest = min(
+            self._batch_wait_s,
+            _PATIENCE * oldest.generator.cost.prefill_s(len(oldest.prompt)),
+        )
+        return oldest.submitted_at + longest - time.monotonic()
+
+    def _take(self, lane: int) -> list[Job]:
+        now = time.monotonic()
+        positions = next_batch(
+            [job.waiting() for job in self._waiting],
+            now=now,
+            lanes_free_at=[at for other, at in enumerate(self._free_at) if other != lane],
+            max_batch_size=self._max_batch_size,
+            max_batch_tokens=_MAX_BATCH_TOKENS,
+        )
+        batch = [self._waiting[at] for at in positions]
+        self._waiting = [job for job in self._waiting if job not in batch]
+        self._running[lane] = batch
+        sizes = [(len(job.prompt), job.max_tokens) for job in batch]
+        self._free_at[lane] = now + batch[0].generator.cost.batch_s(sizes)
+        self._metrics.queue_depth.set(len(self._waiting))
+        self._changed.notify_all()  # an idle lane may have waited for this choice
+        return batch
 
     def _run(self, batch: list[Job]) -> None:
         self._metrics.batch_size.observe(len(batch))
+        job = batch[0]
+        clock = _Clock(batch)
 
         def on_token(index: int, token: int, last: bool) -> bool:
+            clock.tick()
             return self._step(batch[index], token, last)
 
-        job = batch[0]
         try:
             if job.seed is None:
                 job.generator.generate(
@@ -165,6 +213,7 @@ class Scheduler:
                     draw=job.draw,
                     on_token=on_token,
                 )
+                clock.learn()
             else:
                 job.generator.generate_seeded(
                     job.prompt,
@@ -193,3 +242,41 @@ class Scheduler:
             job.done("length")
             return True
         return False
+
+
+class _Clock:
+    """Measures one batch for its cost model."""
+
+    def __init__(self, batch: list[Job]) -> None:
+        self._batch = batch
+        self._started_at = time.monotonic()
+        self._first_at = 0.0
+        self._last_at = 0.0
+
+    def tick(self) -> None:
+        """A token has come."""
+        self._last_at = time.monotonic()
+        self._first_at = self._first_at or self._last_at
+
+    def learn(self) -> None:
+        """Tell the cost model what this batch took; prompts of unequal length say nothing clear."""
+        cost = self._batch[0].generator.cost
+        lengths = {len(job.prompt) for job in self._batch}
+        steps = max(job.new_tokens for job in self._batch) - 1
+        if any(job.cancelled for job in self._batch) or len(lengths) > 1 or not self._first_at:
+            return
+        (tokens,) = lengths
+        cost.observe_prefill(
+            tokens=tokens,
+            sequences=len(self._batch),
+            seconds=self._first_at - self._started_at,
+        )
+        for job in self._batch:
+            cost.observe_length(new_tokens=job.new_tokens, max_tokens=job.max_tokens)
+        if steps > 0:
+            mean_sequences = sum(job.new_tokens - 1 for job in self._batch) / steps
+            cost.observe_step(
+                sequences=round(mean_sequences),
+                context=tokens + steps // 2,
+                seconds=(self._last_at - self._first_at) / steps,
+            )

@@ -1,7 +1,7 @@
 """The OpenAI-compatible HTTP server: routes over one registry."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from starlette.applications import Starlette
@@ -103,7 +103,7 @@ class Routes:
         first = await anext(deltas)
         return EventStream(_chunks(first, deltas, request))
 
-    async def _deltas(self, request: ChatRequest) -> AsyncIterator[ChatDelta]:
+    async def _deltas(self, request: ChatRequest) -> AsyncGenerator[ChatDelta, None]:
         async with self._registry.lease(request.model) as entry:
             backend = _chat_of(entry)
             async with aclosing(backend.chat(request.chat_messages, request.sampling)) as deltas:
@@ -141,7 +141,7 @@ class Routes:
 class EventStream(Response):
     """Server-sent events; what `events` raises passes through to the endpoint."""
 
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
         super().__init__(
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
@@ -159,8 +159,8 @@ class EventStream(Response):
 
 
 async def _chunks(
-    first: ChatDelta, rest: AsyncIterator[ChatDelta], request: ChatRequest
-) -> AsyncIterator[bytes]:
+    first: ChatDelta, rest: AsyncGenerator[ChatDelta, None], request: ChatRequest
+) -> AsyncGenerator[bytes, None]:
     writer = ChunkWriter(model=first.model, include_usage=request.include_usage)
     async with aclosing(rest) as deltas:
         for chunk in writer.chunks(first):

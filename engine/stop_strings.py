@@ -1,4 +1,4 @@
-"""Stop strings in a stream: the answer ends before the first of them, even where it spans several tokens."""
+"""Stop strings in a stream: the answer ends before the first one, even where it spans tokens."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 class StopStrings:
     """Passes text through, holding back only what may still turn out to begin a stop string.
 
-    However the text is cut into pieces, the output is the text before the stop string that ends first
-    (of several that end together, the longest).
+    However the text is cut into pieces, the output is the text before the stop string that ends
+    first (of several that end together, the longest).
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -16,7 +16,7 @@ class StopStrings:
         self.found = False
 
     def feed(self, piece: str) -> str:
-        """Take the next piece of text; return what may be shown now. `found` tells whether to stop."""
+        """Take the next piece of text; return what may be shown. `found` tells whether to stop."""
         if self.found or not self._stops:
             return "" if self.found else piece
         text = self._held + piece
@@ -33,7 +33,7 @@ class StopStrings:
         return text[:certain]
 
     def flush(self) -> str:
-        """Return the text still held back; the stream has ended without completing a stop string."""
+        """Return the text still held back: the stream has ended without a stop string."""
         held, self._held = self._held, ""
         return held
 

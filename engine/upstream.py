@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import SecretStr
 
-from engine.chat import ChatDelta, FinishReason, Sampling
+from engine.chat import ChatDelta, Sampling
 from engine.errors import (
     EngineBusy,
     EngineUnavailable,
@@ -19,12 +20,12 @@ from engine.errors import (
     ModelUnsupported,
     UpstreamFailed,
 )
+from engine.openai_stream import StreamFailed, chat_body, chat_deltas
 from engine.prompt import ChatMessage
-from engine.sse import events
 
 _CONNECT_TIMEOUT_S = 10.0
 _CHARS_PER_TOKEN = 3
-"""Conservative: English has about four, so counts are estimated a third too high rather than too low."""
+"""Conservative: English has about four, so counts come out too high rather than too low."""
 
 
 class Upstream:
@@ -57,55 +58,24 @@ class Upstream:
 
     async def chat(
         self, messages: Sequence[ChatMessage], sampling: Sampling
-    ) -> AsyncIterator[ChatDelta]:
+    ) -> AsyncGenerator[ChatDelta, None]:
         """Stream an answer; closing the iterator hangs up.
 
         Raises:
             EngineBusy, EngineUnavailable, InvalidRequest, UpstreamFailed: what the server answered.
         """
-        body = {
-            "model": self._model,
-            "messages": [{"role": m.role, "content": m.content} for m in messages],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
-        if sampling.max_tokens is not None:
-            body["max_tokens"] = sampling.max_tokens
-        if sampling.seed is not None:
-            body["seed"] = sampling.seed
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
+        body = chat_body(self._model, messages, sampling)
         try:
             async with self._http.stream("POST", "/chat/completions", json=body) as response:
                 await self._check(response)
-                async for delta in self._deltas(response):
-                    yield delta
+                async for delta in chat_deltas(response.aiter_lines()):
+                    yield replace(delta, model=self._name)
         except httpx.HTTPError as error:
             raise EngineUnavailable(self._url, type(error).__name__) from error
-
-    async def _deltas(self, response: httpx.Response) -> AsyncIterator[ChatDelta]:
-        reason: FinishReason = "stop"
-        usage: dict[str, Any] = {}
-        async for data in events(response.aiter_lines()):
-            chunk = self._object(data)
-            if error := chunk.get("error"):
-                message = error.get("message") if isinstance(error, dict) else error
-                raise UpstreamFailed(self._name, status=response.status_code, message=str(message))
-            usage = chunk.get("usage") or usage
-            for choice in chunk.get("choices") or ():
-                if choice.get("finish_reason"):
-                    reason = "length" if choice["finish_reason"] == "length" else "stop"
-                if text := (choice.get("delta") or {}).get("content"):
-                    yield ChatDelta(text=text, model=self._name)
-        yield ChatDelta(
-            text="",
-            finish_reason=reason,
-            model=self._name,
-            prompt_tokens=usage.get("prompt_tokens", 0),
-            completion_tokens=usage.get("completion_tokens", 0),
-        )
+        except StreamFailed as failure:
+            raise UpstreamFailed(self._name, status=502, message=str(failure)) from failure
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._malformed(200) from error
 
     async def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
         """Return unit vectors, shape (N, dim), and the number of tokens read.

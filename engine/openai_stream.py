@@ -1,0 +1,75 @@
+"""The client's side of OpenAI's chat protocol: the request's body and the stream of its answer."""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import asdict
+
+from engine.chat import ChatDelta, FinishReason, Sampling
+from engine.prompt import ChatMessage
+
+_DONE = "[DONE]"
+
+
+class StreamFailed(Exception):
+    """The server reported an error in the middle of its answer; `error` is what it sent."""
+
+    def __init__(self, error: object) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+def chat_body(model: str, messages: Sequence[ChatMessage], sampling: Sampling) -> dict[str, object]:
+    """Return the body of a streamed chat request."""
+    body: dict[str, object] = {
+        "model": model,
+        "messages": [asdict(message) for message in messages],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+    }
+    if sampling.max_tokens is not None:
+        body["max_tokens"] = sampling.max_tokens
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    return body
+
+
+async def chat_deltas(lines: AsyncIterator[str]) -> AsyncGenerator[ChatDelta, None]:
+    """Yield the pieces of a streamed chat answer.
+
+    Args:
+        lines: the response's lines, server-sent events.
+
+    Raises:
+        StreamFailed: the server sent an error.
+        ValueError, KeyError, TypeError: what it sent is no such stream, or ends early.
+    """
+    model = ""
+    reason: FinishReason | None = None
+    usage: dict[str, int] = {}
+    async for line in lines:
+        data = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or data == _DONE:
+            continue  # comments, event names and the empty lines between events
+        chunk = json.loads(data)
+        if chunk.get("error"):
+            raise StreamFailed(chunk["error"])
+        model = chunk.get("model") or model
+        usage = chunk.get("usage") or usage
+        for choice in chunk.get("choices") or ():
+            if choice.get("finish_reason"):
+                reason = "length" if choice["finish_reason"] == "length" else "stop"
+            if text := (choice.get("delta") or {}).get("content"):
+                yield ChatDelta(text=text, model=model)
+    if reason is None:
+        raise ValueError("the stream ended early")
+    yield ChatDelta(
+        text="",
+        finish_reason=reason,
+        model=model,
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        completion_tokens=usage.get("completion_tokens", 0),
+    )
