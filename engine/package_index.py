@@ -38,7 +38,6 @@ _ACCEPT = f"{_JSON}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _TIMEOUT_S = httpx.Timeout(30.0, connect=15.0)  # of silence, not of the whole transfer
 _ATTEMPTS = 5
 _PAUSE_S = 1.0  # before the second attempt; doubled before each further one
-_BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +253,7 @@ def _download_once(client: httpx.Client, url: httpx.URL, part: BinaryIO, wheel: 
         length = int(answer.headers.get("content-length", 0))
         total = have + length if length else None
         with tqdm(desc=wheel.filename, initial=have, total=total, unit="B", unit_scale=True) as bar:
-            for block in answer.iter_raw(_BLOCK_BYTES):
+            for block in answer.iter_raw():
                 part.write(block)
                 bar.update(len(block))
     part.flush()
