@@ -243,7 +243,12 @@ def _merged(
     for passage in passages:
         if pending is not None:
             together = pending.tokens + passage.tokens
-            same_place = (pending.heading, pending.page) == (passage.heading, passage.page)
+            end = pending.offset + len(pending.text) + len(BLOCK_SEPARATOR)
+            same_place = (pending.heading, pending.page, end) == (
+                passage.heading,
+                passage.page,
+                passage.offset,  # another section may have the same heading
+            )
             small = passage.tokens < small_tokens and together <= target_tokens
             led_in = pending.kind == "paragraph" and (
                 passage.kind in ("list", "table", "code") or pending.tokens < TITLE_TOKENS

@@ -52,7 +52,9 @@ def open_archive(path: Path, reading: Reading) -> Iterator[zipfile.ZipFile]:
                 raise DocumentRejected("The file is encrypted; save it without a password.")
             yield archive
     except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
-        raise DocumentRejected("The file is damaged: its ZIP structure cannot be read.") from error
+        raise DocumentRejected(
+            "The file is damaged: it is cut short or its structure is broken."
+        ) from error
 
 
 def read_zip(source: Source, reading: Reading) -> Drafts:

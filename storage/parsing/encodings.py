@@ -16,9 +16,12 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_TEXT_CONTROLS = frozenset(b"\t\n\r\x0b\x0c\x08\x1b\x1a\x00")
+_TEXT_CONTROLS = frozenset(b"\t\n\r\x0b\x0c\x08\x1b\x1a")
 MAX_CONTROL_SHARE = 0.02
 """Control bytes beyond this share mean a binary file; text has none but stray ones."""
+MAX_CONTROL_SHARE_UTF8 = 0.1
+"""The same where all bytes are valid UTF-8, which binary files never are."""
+MAX_UNPRINTABLE_SHARE = 0.05
 
 
 def looks_like_text(head: bytes) -> bool:
@@ -26,7 +29,11 @@ def looks_like_text(head: bytes) -> bool:
     if wide_encoding(head):
         return True
     controls = sum(head.count(byte) for byte in range(32) if byte not in _TEXT_CONTROLS)
-    return (controls + head.count(0)) <= MAX_CONTROL_SHARE * len(head)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return controls <= MAX_CONTROL_SHARE * len(head)
+    return controls <= MAX_CONTROL_SHARE_UTF8 * len(head)
 
 
 def wide_encoding(head: bytes) -> str | None:
@@ -43,7 +50,9 @@ def wide_encoding(head: bytes) -> str | None:
         ("utf-16-le", (0, 1, 0, 1)), ("utf-16-be", (1, 0, 1, 0)),
     ):  # fmt: skip
         if all(abs(share - want) < 0.3 for share, want in zip(zeros, expected, strict=True)):
-            return encoding
+            text = sample.decode(encoding, "replace")
+            odd = sum(not (letter.isprintable() or letter.isspace()) for letter in text)
+            return encoding if odd <= MAX_UNPRINTABLE_SHARE * len(text) else None
     return None
 
 

@@ -177,7 +177,9 @@ def _binary_format(path: Path, head: bytes) -> str | None:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip_format(path)
     for offset, signature, key in _SIGNATURES:
-        if head.startswith(signature, offset) and not (key == "image" and looks_like_text(head)):
+        if head.startswith(signature, offset) and not (
+            len(signature) == 2 and looks_like_text(head)
+        ):
             return key
     for offset, signature, what in _UNSUPPORTED:
         if head.startswith(signature, offset) and not looks_like_text(head):
@@ -195,7 +197,9 @@ def _zip_format(path: Path) -> str:
                 else ""
             )
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
-        raise DocumentRejected("The file is damaged: its ZIP structure cannot be read.") from error
+        raise DocumentRejected(
+            "The file is damaged: it is cut short or its structure is broken."
+        ) from error
     except RuntimeError as error:  # zipfile's word for an encrypted entry
         raise DocumentRejected("The file is encrypted; save it without a password.") from error
     if kind.startswith("application/epub"):
@@ -223,7 +227,9 @@ def _ole_format(path: Path) -> str:
         with olefile.OleFileIO(str(path)) as ole:
             streams = {entry[0] for entry in ole.listdir()}
     except Exception as error:
-        raise DocumentRejected("The file is damaged: its OLE structure cannot be read.") from error
+        raise DocumentRejected(
+            "The file is damaged: it is cut short or its structure is broken."
+        ) from error
     if "EncryptedPackage" in streams:
         raise DocumentRejected("The file is protected by a password; save it without one.")
     for stream, (program, modern) in _OLD_OFFICE.items():

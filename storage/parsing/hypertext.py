@@ -47,7 +47,7 @@ def html_drafts(data: bytes | str, *, titled: bool = False) -> Drafts:
     if not text.strip():
         return
     parser = html.HTMLParser(
-        encoding="utf-8", no_network=True, remove_comments=True, remove_pis=True
+        encoding="utf-8", no_network=True, remove_comments=True, remove_pis=True, huge_tree=True
     )
     try:
         root = html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)

@@ -19,8 +19,13 @@ BOLD_LEVEL = 4
 MAX_HEADING_CHARACTERS = 160
 MAX_HEADING_COMMAS = 3
 """More make an enumeration, such as the authors of a paper."""
+MARGIN_SHARE = 0.12
+"""Height of one margin relative to the page: 3.5 cm on A4."""
 MARGIN_LINES = 2
 """Running titles and page numbers stand in the outermost lines of a page."""
+
+Frame = tuple[float, float]
+"""Bottom and top of a page, in the units of its lines."""
 
 _BULLET = re.compile(r"^\s*([•‣◦▪●○■□–—*·-]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+\S")
 _SENTENCE_END = re.compile(r"[.!?:;。！？؟।…][\"'”’»)\]]*$")
@@ -37,10 +42,14 @@ class Survey:
     margins: frozenset[str]
 
 
-def margin_lines(lines: list[Line]) -> list[Line]:
-    """Return the lines that stand highest and lowest on a page."""
+def margin_lines(lines: list[Line], frame: Frame) -> list[Line]:
+    """Return the lines in the top and bottom margin of a page."""
+    bottom, top = frame
+    margin = MARGIN_SHARE * (top - bottom)
     ordered = sorted(lines, key=lambda line: -line.top)
-    return ordered[:MARGIN_LINES] + ordered[MARGIN_LINES:][-MARGIN_LINES:]
+    highest = [line for line in ordered[:MARGIN_LINES] if line.bottom > top - margin]
+    rest = ordered[len(highest) :]
+    return highest + [line for line in rest[-MARGIN_LINES:] if line.top < bottom + margin]
 
 
 def pattern(line: Line) -> str:
@@ -48,11 +57,11 @@ def pattern(line: Line) -> str:
     return _DIGITS.sub("#", line.text.strip())
 
 
-def page_drafts(lines: list[Line], page: int | None, survey: Survey) -> Drafts:
+def page_drafts(lines: list[Line], page: int | None, survey: Survey, frame: Frame) -> Drafts:
     """Yield the blocks of one page without its running titles and page number."""
     margins = [
         line
-        for line in margin_lines(lines)
+        for line in margin_lines(lines, frame)
         if pattern(line) in survey.margins
         or (len(lines) > 2 * MARGIN_LINES and _PAGE_NUMBER.match(pattern(line)))
     ]

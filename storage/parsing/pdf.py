@@ -46,7 +46,7 @@ def read_pdf(source: Source, reading: Reading) -> Drafts:
 
             yield from recognise_page(page, index + 1, reading)
         else:
-            yield from page_drafts(lines, index + 1, survey)
+            yield from page_drafts(lines, index + 1, survey, _frame(page))
         page.close()
     reading.progress(count, count)
 
@@ -97,11 +97,17 @@ def _survey(document: pdfium.PdfDocument, count: int) -> Survey:
         lines = page_lines(page)
         for line in lines:
             sizes[round(line.size * 2) / 2] += len(line.text)
-        margins.update({pattern(line) for line in margin_lines(lines)})
+        margins.update({pattern(line) for line in margin_lines(lines, _frame(page))})
         page.close()
     repeated = {text for text, times in margins.items() if times >= max(3, 0.4 * len(surveyed))}
     body_size = sizes.most_common(1)[0][0] if sizes else 10.0
     return Survey(body_size, frozenset(repeated))
+
+
+def _frame(page: pdfium.PdfPage) -> tuple[float, float]:
+    """Return the bottom and top of the visible page, in the coordinates of its text."""
+    _, bottom, _, top = page.get_cropbox()
+    return bottom, top
 
 
 def _is_scan(page: pdfium.PdfPage, lines: list[Line]) -> bool:

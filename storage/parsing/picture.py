@@ -85,7 +85,7 @@ def _page_drafts(picture: Image.Image, page: int | None, reading: Reading) -> Dr
         return
     sizes = sorted(line.size for line in lines)
     survey = Survey(body_size=sizes[len(sizes) // 2], margins=frozenset())
-    yield from page_drafts(lines, page, survey)
+    yield from page_drafts(lines, page, survey, (0, picture.height))
 
 
 @functools.cache

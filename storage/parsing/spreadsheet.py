@@ -33,7 +33,9 @@ def read_csv(source: Source, reading: Reading) -> Drafts:
         try:
             yield from grid_drafts(rows, reading)
         except csv.Error as error:
-            raise DocumentRejected(f"The table is malformed: {error}.") from error
+            raise DocumentRejected(
+                "The table is malformed: one cell never ends (is a quotation mark missing?)."
+            ) from error
 
 
 def _bounded_lines(file: IO[str]) -> Iterator[str]:

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 MAX_LINE_BYTES = 1024**2
 """Most bytes of one record from the child, which cuts blocks far below it."""
 
+EXIT_S = 5.0
+"""Grace for a child after its last record; it needs a millisecond."""
+
 TOOK_TOO_LONG = "Reading it took too long (limit {limit:g} s)."
 TOO_MUCH_MEMORY = "Reading it needs too much memory."
 CRASHED = "The file is damaged: reading it failed, or needs too much memory."
@@ -44,9 +47,8 @@ async def parse(
         on_progress: called with pages done and in all, for formats that have pages.
 
     Raises:
-        DocumentRejected: nothing of it can be read; `reason` says why in words for its owner. It
-        may
-            come after blocks, which are then to be thrown away.
+        DocumentRejected: it cannot be read; `reason` says why in words for its owner. It may come
+            after blocks, which are then to be thrown away.
     """
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -58,6 +60,7 @@ async def parse(
         env=_child_environment(),
         limit=MAX_LINE_BYTES,
     )
+    ended = False
     try:
         records = _records(child, limits)
         async with contextlib.aclosing(records):
@@ -68,14 +71,19 @@ async def parse(
                     case "progress" if on_progress:
                         on_progress(Progress(**record))
                     case "rejected":
+                        ended = True
+                        raise DocumentRejected(record["reason"])
+                    case "malformed":
+                        ended = True
+                        logger.debug("%s", record["detail"], extra={"action": "parser_failed"})
                         raise DocumentRejected(record["reason"])
                     case "end":
+                        ended = True
                         return
+        ended = True
         raise _death_reason(await child.wait(), limits)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
+        await _reap(child, ended=ended)
 
 
 async def _records(
@@ -100,11 +108,23 @@ async def _records(
         record = json.loads(line)
         if record["record"] == "ocr":
             limit_s = limits.ocr_timeout_s
-        elif record["record"] == "malformed":
-            logger.debug("parser failed: %s", record["detail"], extra={"action": "parser_failed"})
-            raise DocumentRejected(record["reason"])
         else:
             yield record
+
+
+async def _reap(child: asyncio.subprocess.Process, *, ended: bool) -> None:
+    """Wait for a child that is ending by itself, kill any other.
+
+    A child that is just exiting must not be killed: the signal would reap it behind asyncio's back.
+    """
+    if ended:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EXIT_S):
+                await child.wait()
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
 
 
 def _death_reason(status: int, limits: ParseLimits) -> DocumentRejected:

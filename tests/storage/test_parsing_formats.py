@@ -34,7 +34,9 @@ def word_file(body: str, styles: str = "") -> bytes:
     return zipped({
         "[Content_Types].xml": CONTENT_TYPES,
         "_rels/.rels": wrap.format(relationship.format("a", "officeDocument", "word/document.xml")),
-        "word/_rels/document.xml.rels": wrap.format(relationship.format("s", "styles", "styles.xml")),
+        "word/_rels/document.xml.rels": wrap.format(
+            relationship.format("s", "styles", "styles.xml")
+        ),
         "word/styles.xml": f"<w:styles {WORD}>{styles}</w:styles>",
         "word/document.xml": f"<w:document {WORD}><w:body>{body}</w:body></w:document>",
     })  # fmt: skip
@@ -59,7 +61,8 @@ async def test_word_keeps_styles_lists_insertions_and_merged_cells(tmp_path: Pat
     ]
     body = (
         word_paragraph("Reise", '<w:pStyle w:val="berschrift1"/>')
-        + "<w:p><w:ins><w:r><w:t>kept</w:t></w:r></w:ins><w:del><w:r><w:delText>gone</w:delText></w:r></w:del></w:p>"
+        + "<w:p><w:ins><w:r><w:t>kept</w:t></w:r></w:ins>"
+        + "<w:del><w:r><w:delText>gone</w:delText></w:r></w:del></w:p>"
         + word_paragraph("one", '<w:numPr><w:ilvl w:val="0"/></w:numPr>')
         + word_paragraph("two", '<w:numPr><w:ilvl w:val="1"/></w:numPr>')
         + "<w:sdt><w:sdtContent>"
@@ -115,7 +118,7 @@ async def test_csv_of_any_delimiter_and_encoding(
         ("latin-1", "Fünf größere Äpfel"),
         ("cp1251", "Привет мир, это проверка кодировки документа. " * 5),
         ("shift_jis", "これは日本語のテキストです。文字コードの検出を試します。" * 4),
-        ("gb18030", "这是一个中文文档，用于测试编码检测功能。" * 5),
+        ("gb18030", "这是一个中文文档。用于测试编码检测功能。" * 5),
         ("euc-kr", "이것은 한국어 문서입니다. 인코딩 감지를 테스트합니다. " * 4),
     ],
 )
@@ -129,8 +132,9 @@ async def test_workbook_parts_tables_at_empty_rows(tmp_path: Path) -> None:
     sheet = book.active
     assert sheet is not None
     sheet.title = "Costs"
-    for row in [["Title"], ["", "Item", "Price"], ["", "Bolt", 1.5], [], ["Total"], ["x", 2]]:
-        sheet.append(row)
+    rows: list[list[object]] = [["Title"], ["", "Item", "Price"], ["", "Bolt", 1.5], []]
+    for row in [*rows, ["Total"], ["x", 2]]:
+        sheet.append(list(row))
     buffer = io.BytesIO()
     book.save(buffer)
     outcome = await outcome_of_bytes(tmp_path, "a.xlsx", buffer.getvalue())
