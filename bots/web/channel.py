@@ -92,13 +92,12 @@ class Channel:
         return {"kind": "thread", "ref": thread_ref, "html": html}
 
     async def threads_event(self) -> Event:
-        """The list of threads, newest first."""
-        try:
-            threads = await self._conversations.threads(
-                audience=self._audience, limit=SHOWN_THREADS
-            )
-        except StorageError:
-            threads = []  # the thread itself says what is wrong
+        """The list of threads, newest first.
+
+        Raises:
+            StorageUnavailable: the list cannot be read now.
+        """
+        threads = await self._conversations.threads(audience=self._audience, limit=SHOWN_THREADS)
         return {"kind": "threads", "html": render.threads(threads)}
 
     # -- What people do ---------------------------------------------------------------------------
@@ -109,8 +108,14 @@ class Channel:
         return uuid4().hex
 
     async def ask(self, text: str, *, thread_ref: str, author: str) -> None:
-        """Start a turn; every page that shows the thread sees it from now on."""
-        self._newest_thread = thread_ref
+        """Start a turn; every page that shows the thread sees it from now on.
+
+        Args:
+            text: the question.
+            thread_ref: empty where a page does not know yet which thread it shows.
+            author: the name that the person goes by.
+        """
+        self._newest_thread = thread_ref = thread_ref or self._newest_thread
         self._start(
             Entry(
                 key=uuid4().hex,
@@ -149,6 +154,8 @@ class Channel:
     # -- Turns ------------------------------------------------------------------------------------
 
     def _start(self, entry: Entry) -> None:
+        if entry.key in self._running:
+            return  # two people pressed the button
         self._recent[entry.key] = entry
         self._recent.move_to_end(entry.key)
         while len(self._recent) > MAX_RECENT + MAX_RUNNING:
@@ -158,27 +165,29 @@ class Channel:
         else:
             task = asyncio.create_task(self._run(entry), name=f"turn {entry.key}")
             self._running[entry.key] = task
-            task.add_done_callback(lambda _: self._running.pop(entry.key, None))
+            task.add_done_callback(lambda _: self._ended(entry))
+        self._show(entry)
+
+    def _ended(self, entry: Entry) -> None:
+        del self._running[entry.key]
+        if entry.running:
+            entry.stop()
         self._show(entry)
 
     async def _run(self, entry: Entry) -> None:
-        """One turn from start to end; whatever happens, the entry ends in a final state."""
+        """One turn from start to end."""
         try:
             async with contextlib.aclosing(await self._events(entry)) as events:
                 async for event in events:
                     await self._follow(entry, event)
-        except asyncio.CancelledError:
-            entry.stop()
-            raise
         except TurnFailed as error:
+            entry.message_id = error.message_id or entry.message_id
             entry.fail(error.reply)
         except StorageError as error:
             entry.fail(replies.reply_to(error))
         except Exception as error:
             logger.exception("turn failed", extra={"action": "web_turn_crashed"})
             entry.fail(replies.reply_to(error))
-        finally:
-            self._show(entry)
 
     async def _events(self, entry: Entry) -> AsyncGenerator[TurnEvent, None]:
         if entry.message_id is not None:
@@ -204,7 +213,8 @@ class Channel:
                 delta = {"kind": "delta", "key": entry.key, "text": text}
                 self._hub.publish(delta, thread_ref=entry.thread_ref)
             case Searching():
-                self._hub.publish(await self.threads_event())
+                with contextlib.suppress(StorageError):
+                    self._hub.publish(await self.threads_event())
             case SourcesFound():
                 self._show(entry)
             case Answered():
@@ -231,7 +241,7 @@ class Channel:
         # No await from here on: turns go on meanwhile, and their events must follow this list.
         entries = [Entry.stored(turn, thread_ref=thread_ref) for turn in stored]
         entries = [self._recent.get(entry.key, entry) for entry in entries]
-        return entries + self._unstored(thread_ref)
+        return sorted(entries + self._unstored(thread_ref), key=lambda entry: entry.asked_at)
 
     def _unstored(self, thread_ref: str) -> list[Entry]:
         return [

@@ -60,6 +60,7 @@ const on = {
     entry.querySelector(".live")?.append(text);
     if (follow) toBottom();
   },
+  recovered() { if (transcript().querySelector(":scope > .problem")) open(parley.thread); },
   threads({ html }) { inside("threads").replaceChildren(fragment(html)); markThread(); },
   documents({ html }) {
     const box = inside("documents");
@@ -82,9 +83,11 @@ function connect() {
     open(parley.thread);
   };
   socket.onmessage = ({ data }) => { for (const event of JSON.parse(data)) on[event.kind](event); };
-  socket.onclose = () => {
+  socket.onclose = async () => {
     byId("offline").hidden = false;
     delete document.documentElement.dataset.live;
+    const refused = wait > 1000 && (await fetch("healthz").catch(() => null))?.ok;
+    if (refused) location.reload(); // the server is there: this browser's session has ended
     setTimeout(connect, wait);
     wait = Math.min(wait * 2, 4000);
   };
@@ -115,7 +118,9 @@ const act = {
   remove: (entry, button) => sure(button) && server.remove(button.closest("[data-document]").dataset.document),
   replace: (entry, button) => choose(button.closest("[data-document]").dataset.name),
   newThread: async () => open(await server.new_thread(null)),
-  side: () => byId("parley").classList.toggle("side-open"),
+  side: (entry, button) => {
+    button.setAttribute("aria-expanded", byId("parley").classList.toggle("side-open"));
+  },
 };
 
 document.addEventListener("click", async (event) => {

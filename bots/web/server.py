@@ -29,6 +29,7 @@ from engine.client import EngineClient
 from storage.conversations import Conversations
 from storage.documents import Documents
 from storage.embedded import database_url
+from storage.errors import StorageError
 from storage.identity import Identities, Keys
 from storage.pool import open_pool
 
@@ -40,6 +41,8 @@ MAX_PAGES = 500
 """Open pages at once; each holds one WebSocket and at most `live.MAX_PENDING` events."""
 MAX_MESSAGE_BYTES = 4096
 """A page sends only the name of the thread that it shows."""
+MAX_REF_CHARS = 200
+"""Longest name of a thread that other surfaces give."""
 SEND_TIMEOUT_S = 20.0
 GRACE_S = 1
 """For requests in flight when the process stops; turns have their own time, `STOP_TIMEOUT_S`."""
@@ -159,6 +162,7 @@ async def run(app: FastAPI, *, settings: WebSettings) -> None:
     config = uvicorn.Config(
         app,
         log_config=None,
+        log_level=logging.WARNING,  # it reports every WebSocket at INFO
         access_log=False,
         server_header=False,
         ws_max_size=MAX_MESSAGE_BYTES,
@@ -184,21 +188,17 @@ async def _receive(
     connection: WebSocket, subscription: Subscription, *, channel: Channel, shelf: Shelf
 ) -> None:
     """Give a page the thread that it asks for, each time it asks, until it leaves."""
-    first = True
     with contextlib.suppress(WebSocketDisconnect):
         while True:
             thread_ref = _wanted(await connection.receive_text())
-            if first:
-                await shelf.refresh()
-                subscription.put(shelf.event())
-            subscription.thread_ref = thread_ref
+            await shelf.refresh()
+            subscription.put(shelf.event())
             event = await channel.thread_event(thread_ref, any_document=not shelf.empty)
             # Nothing may happen between reading the thread and listening to it.
             subscription.thread_ref = event["ref"]
             subscription.put(event)
-            if first:
+            with contextlib.suppress(StorageError):
                 subscription.put(await channel.threads_event())
-            first = False
 
 
 def _wanted(message: str) -> str | None:
@@ -207,7 +207,8 @@ def _wanted(message: str) -> str | None:
         wanted = json.loads(message)["open"]
     except (ValueError, TypeError, KeyError):
         return None
-    return wanted if isinstance(wanted, str) and wanted else None
+    usable = isinstance(wanted, str) and 0 < len(wanted) <= MAX_REF_CHARS and wanted.isprintable()
+    return wanted if usable else None
 
 
 async def _send(connection: WebSocket, subscription: Subscription) -> None:

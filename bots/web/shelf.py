@@ -91,6 +91,8 @@ class Shelf:
         """Read the list now and show it where it changed."""
         try:
             self._list = await self._documents.list(audience=self._audience)
+            if self._problem is not None:
+                self._hub.publish({"kind": "recovered"})
             self._problem = None
         except StorageError as error:
             if self._problem is None:
