@@ -18,6 +18,12 @@ from engine.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
+_END_NAMES = frozenset(
+    {"<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>"}
+)
+"""Control tokens that end a turn or a document by their name, as llama.cpp takes them, too: models
+often state only one of theirs, and what follows any of them is no part of the answer."""
+
 ModelKind = Literal["generator", "embedder"]
 
 
@@ -111,6 +117,7 @@ def _stop_tokens(loaded: LoadedModel, tokenizer: Tokenizer, template: str) -> tu
     """Every token that ends an answer, the one that the template writes after it first."""
     candidates = [_turn_end(loaded, tokenizer, template), loaded.tokenizer.eos_token]
     candidates += [tokenizer.token_of(index) for index in loaded.end_token_ids]
+    candidates += [token for token in tokenizer.special_tokens if token in _END_NAMES]
     stops = tuple(dict.fromkeys(token for token in candidates if token))
     if not stops:
         raise ModelUnsupported(

@@ -99,8 +99,9 @@ class Tokenizer:
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def ids(self, tokens: Sequence[str]) -> list[int]:
-        """Return the ids of tokens of the vocabulary."""
-        return [self._tokenizer.token_to_id(token) for token in tokens]
+        """Return the ids of tokens; a token outside the vocabulary is left out."""
+        found = (self._tokenizer.token_to_id(token) for token in tokens)
+        return [token_id for token_id in found if token_id is not None]
 
     def stream_decoder(self) -> "StreamDecoder":
         """Return a decoder for one answer that arrives token by token."""

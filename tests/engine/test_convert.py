@@ -130,7 +130,7 @@ def test_manifest_tells_what_the_model_is_and_came_from(llama: Path, tmp_path: P
     assert manifest.context_length == tiny_models.CONTEXT_LENGTH
     assert manifest.chat_template == tiny_models.CHAT_TEMPLATE
     assert (manifest.bos_token, manifest.eos_token) == ("<|im_start|>", "<|im_end|>")
-    assert manifest.stop_tokens == ("<|im_end|>",)
+    assert manifest.stop_tokens == ("<|im_end|>", "<|endoftext|>")
     assert manifest.licence == "apache-2.0"
     (base,) = manifest.lineage
     assert (base.kind, base.source) == ("base", "tiny-llama")
@@ -221,7 +221,7 @@ def test_gguf_answers_as_the_model_it_was_made_from(
     manifest = convert(source, out=tmp_path / "model", quantization="float32")
     assert _answer(tmp_path / "model") == _reference(llama)
     assert manifest.chat_template == tiny_models.CHAT_TEMPLATE
-    assert manifest.stop_tokens == ("<|im_end|>",)
+    assert manifest.stop_tokens == ("<|im_end|>", "<|endoftext|>")
     assert manifest.context_length == tiny_models.CONTEXT_LENGTH
     assert manifest.licence == "apache-2.0"
     assert manifest.lineage[0].sha256 == file_sha256(gguf)
