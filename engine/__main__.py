@@ -37,7 +37,7 @@ class ServeSettings(ProcessSettings):
         "INFO", description="Least severe log record that is written."
     )
     log_format: Literal["text", "json"] = Field("text", description="Form of the log records.")
-    engine: EngineSettings = EngineSettings()
+    engine: EngineSettings = Field(default_factory=EngineSettings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
