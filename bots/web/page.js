@@ -117,6 +117,7 @@ const act = {
   again: (entry) => server.again(about(entry)),
   remove: (entry, button) => sure(button) && server.remove(button.closest("[data-document]").dataset.document),
   replace: (entry, button) => choose(button.closest("[data-document]").dataset.name),
+  dismiss: (entry, button) => server.dismiss(button.closest("[data-name]").dataset.name),
   newThread: async () => open(await server.new_thread(null)),
   side: (entry, button) => {
     button.setAttribute("aria-expanded", byId("parley").classList.toggle("side-open"));

@@ -123,13 +123,16 @@ def _transcript(channel: Channel, shelf: Shelf, upload_bytes: int) -> None:
     async def remove(document_id: str) -> None:
         await shelf.remove(document_id)
 
+    async def dismiss(name: str) -> None:
+        shelf.dismiss(name)
+
     gr.HTML(
         "",
         elem_id="transcript-box",
         html_template=(ASSETS / "frame.html").read_text(encoding="utf-8"),
         js_on_load=(ASSETS / "page.js").read_text(encoding="utf-8"),
         apply_default_css=False,
-        server_functions=[new_thread, stop, retry, again, remove],
+        server_functions=[new_thread, stop, retry, again, remove, dismiss],
         limit_bytes=upload_bytes,
     )
 

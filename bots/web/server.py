@@ -191,8 +191,7 @@ async def _receive(
     with contextlib.suppress(WebSocketDisconnect):
         while True:
             thread_ref = _wanted(await connection.receive_text())
-            await shelf.refresh()
-            subscription.put(shelf.event())
+            subscription.put(await shelf.event())
             event = await channel.thread_event(thread_ref, any_document=not shelf.empty)
             # Nothing may happen between reading the thread and listening to it.
             subscription.thread_ref = event["ref"]
