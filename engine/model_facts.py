@@ -117,7 +117,7 @@ def _stop_tokens(loaded: LoadedModel, tokenizer: Tokenizer, template: str) -> tu
     """Every token that ends an answer, the one that the template writes after it first."""
     candidates = [_turn_end(loaded, tokenizer, template), loaded.tokenizer.eos_token]
     candidates += [tokenizer.token_of(index) for index in loaded.end_token_ids]
-    candidates += [token for token in tokenizer.special_tokens if token in _END_NAMES]
+    candidates += sorted(tokenizer.special_tokens & _END_NAMES)
     stops = tuple(dict.fromkeys(token for token in candidates if token))
     if not stops:
         raise ModelUnsupported(

@@ -38,7 +38,7 @@ class Tokenizer:
             if special
             else None
         )
-        self.special_tokens: tuple[str, ...] = tuple(special)
+        self.special_tokens = frozenset(special)
 
     @classmethod
     def read(cls, file: Path) -> Self:
@@ -129,8 +129,11 @@ class StreamDecoder:
 
     def push(self, token_id: int) -> str:
         """Take one token id; return the text that is now certain, often empty."""
+        token = self._tokenizer.token_of(token_id)
+        if token is None or token in self._tokenizer.special_tokens:
+            return ""  # without text: bytes before and after it are neighbours
         self._pending.append(token_id)
-        if self._BYTE_TOKEN.fullmatch(self._tokenizer.token_of(token_id) or ""):
+        if self._BYTE_TOKEN.fullmatch(token):
             return ""
         text = self._new_text()
         return "" if text.endswith("\ufffd") else self._emit(text)
@@ -144,6 +147,6 @@ class StreamDecoder:
         return self._tokenizer.decode(self._context + self._pending)[len(before) :]
 
     def _emit(self, text: str) -> str:
-        if text:  # a token without text (a control token) must not displace the context
+        if text:  # a token without text must not displace the context
             self._context, self._pending = self._pending, []
         return text

@@ -90,6 +90,11 @@ def test_character_of_four_bytes_appears_with_its_last_token(byte_fallback: Toke
     ]
 
 
+def test_bytes_around_a_control_token_stay_together(byte_fallback: Tokenizer) -> None:
+    ids = byte_fallback.ids(["<0x41>", "</s>", "<0xFF>", "a"])
+    assert "".join(_streamed(byte_fallback, ids)) == byte_fallback.decode(ids) == "��a"
+
+
 def test_leading_space_of_a_later_word_is_kept(byte_fallback: Tokenizer) -> None:
     ids = byte_fallback.ids(byte_fallback.encode("ab ab a"))
     assert _streamed(byte_fallback, ids) == ["ab", " ab", " a", ""]
