@@ -30,7 +30,7 @@ BINARY_FORMATS: dict[str, Format] = {
     "xlsx": _format("Excel (XLSX)", "xlsx xlsm xltx xltm", "spreadsheet:read_xlsx"),
     "xlsb": _format("Excel (XLSB)", "xlsb", "spreadsheet:read_calamine"),
     "xls": _format("Excel (XLS)", "xls xlt xla", "spreadsheet:read_calamine"),
-    "odt": _format("OpenDocument text", "odt ott fodt", "opendocument:read_opendocument"),
+    "odt": _format("OpenDocument text", "odt ott", "opendocument:read_opendocument"),
     "odp": _format("OpenDocument slides", "odp otp", "opendocument:read_opendocument"),
     "ods": _format("OpenDocument spreadsheet", "ods ots", "spreadsheet:read_calamine"),
     "epub": _format("EPUB", "epub", "ebook:read_epub"),
@@ -46,10 +46,10 @@ BINARY_FORMATS: dict[str, Format] = {
 """Formats with a signature of their own: their extensions promise it."""
 
 TEXT_FORMATS: dict[str, Format] = {
-    "html": _format("HTML", "html htm xhtml xht mhtml", "hypertext:read_html"),
+    "html": _format("HTML", "html htm xhtml xht", "hypertext:read_html"),
     "markdown": _format("Markdown", "md markdown mdown mkd mdx", "commonmark:read_markdown"),
     "csv": _format("CSV", "csv tsv tab psv", "spreadsheet:read_csv"),
-    "email": _format("e-mail", "eml mht p7s", "mail:read_eml"),
+    "email": _format("e-mail", "eml mht mhtml p7s", "mail:read_eml"),
     "json": _format("JSON", "json jsonl ndjson geojson ipynb", "structured:read_json"),
     "xml": _format("XML", "xml xsl xslt xsd svg rss atom", "structured:read_xml"),
     "code": _format(

@@ -7,7 +7,7 @@ from lxml import etree, html
 
 from storage.errors import DocumentRejected
 from storage.parsing.blocks import Draft, Drafts, heading, paragraph, table
-from storage.parsing.encodings import decode
+from storage.parsing.encodings import decode, wide_encoding
 from storage.parsing.reading import Reading, Source
 
 MAX_DEPTH = 120
@@ -62,9 +62,13 @@ def html_drafts(data: bytes | str, *, titled: bool = False) -> Drafts:
 
 
 def _decode_html(data: bytes) -> str:
-    """Honour the declared charset where the bytes obey it."""
+    """Honour the declared charset where the bytes obey it; a declaration in ASCII is no UTF-16."""
     declared = html_charset(data[:4096])
-    if declared:
+    if (
+        declared
+        and not declared.startswith(("utf-16", "utf-32"))
+        and not wide_encoding(data[:4096])
+    ):
         try:
             return data.decode(declared)
         except (UnicodeDecodeError, LookupError):

@@ -29,7 +29,7 @@ def read_eml(source: Source, reading: Reading) -> Drafts:
 def message_drafts(message: EmailMessage, reading: Reading) -> Drafts:
     """Yield the drafts of a parsed message."""
     if message.get_content_type() in _ENCRYPTED_TYPES:
-        raise DocumentRejected("The e-mail is encrypted; save it decrypted.")
+        raise DocumentRejected("The e-mail is encrypted or sealed; save it as plain text.")
     yield from envelope_drafts(
         _header(message, "Subject"), [(name, _header(message, name)) for name in HEADERS]
     )

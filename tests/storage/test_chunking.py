@@ -37,16 +37,18 @@ def chunks_of(blocks: list[Block], **limits: int) -> list[Chunk]:
 
 PARAGRAPH = "The quick brown fox jumps over the lazy dog near the river bank. " * 5
 
+REMARK = "One remark, short but longer than a title, as people make it in passing, and end it so."
+
 
 def test_normal_paragraphs_stay_units_and_small_ones_are_merged() -> None:
     chunks = chunks_of(
         document(
             ("paragraph", PARAGRAPH.strip()),
-            ("paragraph", "A first remark that is short, but longer than a title, as a remark has to be."),
-            ("paragraph", "A second remark that is short, but longer than a title, as a remark has to be."),
+            ("paragraph", REMARK),
+            ("paragraph", REMARK),
             ("paragraph", PARAGRAPH.strip()),
         )
-    )  # fmt: skip
+    )
     assert [chunk.text.count("remark") for chunk in chunks] == [0, 2, 0]
     assert [chunk.ordinal for chunk in chunks] == [0, 1, 2]
 

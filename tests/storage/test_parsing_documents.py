@@ -27,7 +27,7 @@ READY = {
     "layout-parser-paper-fast.pdf": "complicate the easy reuse of important innovations",
     "layout-parser-paper-fast.jpg": "library for streamlining the usage of DL in DIA research",
     "multi-column-2p.pdf": "Dense retrieval methods have thus never be shown to outperform TF-IDF",
-    "pdf-with-ocr-text.pdf": "A lette r from Calif&rr-.la. and Hawaiian Sugar",
+    "pdf-with-ocr-text.pdf": "The Katicm! Sugar defining",
     "sample-presentation.pptx": "Table | A | B | C\n1 | A1 | B1 | C1",
     "semicolon-delimited.csv": "Lorem, ipsum | dolor sit | amet",
     "simple.docx": "DOYLESTOWN, PA 18901",

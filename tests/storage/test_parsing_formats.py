@@ -132,9 +132,10 @@ async def test_workbook_parts_tables_at_empty_rows(tmp_path: Path) -> None:
     sheet = book.active
     assert sheet is not None
     sheet.title = "Costs"
-    rows: list[list[object]] = [["Title"], ["", "Item", "Price"], ["", "Bolt", 1.5], []]
-    for row in [*rows, ["Total"], ["x", 2]]:
-        sheet.append(list(row))
+    rows: list[list[str | float]] = [["Title"], ["", "Item", "Price"], ["", "Bolt", 1.5]]
+    rows += [[], ["Total"], ["x", 2]]
+    for row in rows:
+        sheet.append(row)
     buffer = io.BytesIO()
     book.save(buffer)
     outcome = await outcome_of_bytes(tmp_path, "a.xlsx", buffer.getvalue())

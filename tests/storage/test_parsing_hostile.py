@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def small_pdf(**options: object) -> bytes:
 
 
 def encryption() -> object:
-    return StandardEncryption("secret", ownerPassword="owner")  # type: ignore[no-untyped-call]
+    return StandardEncryption("secret", ownerPassword="owner")
 
 
 def zip_of(name: str, data: bytes) -> bytes:
@@ -88,7 +89,7 @@ def million_objects() -> bytes:
     return head + rest + b"trailer<</Root 1 0 R/Size 9>>\n%%EOF"
 
 
-HOSTILE = {
+HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "zip bomb": ("a.zip", lambda: zip_of("a.txt", b"\0" * 200_000_000), "a ZIP bomb?"),
     "office bomb": ("a.docx", lambda: zip_of("word/x", b" " * 200_000_000), "its content is ZIP"),
     "archives within archives": ("a.zip", lambda: zip_in_zips(9), "nested deeper than 4"),
