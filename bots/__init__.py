@@ -5,6 +5,6 @@ background `worker`, the supervisor behind `parley up`, the `parley` command lin
 
 Does not: speak SQL (that is `storage`) or run a model (that is `engine`).
 
-Entry points: `parley <verb>` = `python -m bots <verb>`; `bots.assistant.Assistant.answer` is the one way
-to answer a question, for every surface.
+Entry points: `parley <verb>` = `python -m bots <verb>`; `bots.assistant.Assistant.answer` is the
+one way to answer a question, for every surface.
 """

@@ -3,7 +3,8 @@
 Does: run the embedded Postgres, migrate, keep documents (parse, chunk, index), search them for an
 audience, keep conversations and answers, queue background jobs.
 
-Does not: load models or know a chat platform. Embeddings and token counts are handed in by the worker.
+Does not: load models or know a chat platform. Embeddings and token counts are handed in by the
+worker.
 
 Entry points: `storage.pool.open_pool`, `storage.migrate.migrate`, `storage.documents.Documents`,
 `storage.ingest.ingest`, `storage.search.search`, `storage.conversations.Conversations`,
