@@ -76,6 +76,7 @@ CREATE TABLE chunk_terms (
 );
 ALTER TABLE chunk_terms ALTER COLUMN bm25 SET STORAGE MAIN;
 ALTER TABLE chunk_terms ALTER COLUMN terms SET STORAGE MAIN;
+ALTER TABLE chunk_terms SET (toast_tuple_target = 8160);  -- up to a page, neither moved nor packed
 CREATE INDEX chunk_terms_scope ON chunk_terms (scope_id);
 -- No pending list: a search would have to scan it.
 CREATE INDEX chunk_terms_terms ON chunk_terms USING gin (terms) WITH (fastupdate = off);

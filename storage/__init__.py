@@ -8,7 +8,7 @@ worker.
 
 Entry points: `storage.pool.open_pool`, `storage.migrate.migrate`, `storage.documents.Documents`,
 `storage.ingest.ingest`, `storage.search.search`, `storage.conversations.Conversations`,
-`storage.jobs.job_app`.
+`storage.jobs.run_worker`.
 
 Why access lives in SQL: every query that returns document text takes an `Audience` and filters on
 `scope_id`; there is no unfiltered read for a surface to misuse.

@@ -79,6 +79,8 @@ async def run_worker(pool: Pool, *, ingest: Ingest) -> None:
             await app.run_worker_async(
                 queues=[QUEUE],
                 concurrency=1,  # the embedder is the bottleneck: a second document gains nothing
+                # New jobs are announced; jobs whose pause is over are not.
+                fetch_job_polling_interval=HEARTBEAT_S,
                 update_heartbeat_interval=HEARTBEAT_S,
                 stalled_worker_timeout=STALLED_AFTER_S,
                 shutdown_graceful_timeout=SHUTDOWN_S,

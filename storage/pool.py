@@ -41,6 +41,21 @@ class Pool:
             async with self.driver.connection(self._settings.connect_timeout_s) as connection:
                 yield connection
 
+    @asynccontextmanager
+    async def single_statement(self) -> AsyncIterator[Connection]:
+        """A connection for one statement that is its own transaction: one round trip, not three.
+
+        Raises:
+            StorageUnavailable: as `connection`.
+        """
+        async with self.connection() as connection:
+            await connection.set_autocommit(True)
+            try:
+                yield connection
+            finally:
+                if not connection.closed:
+                    await connection.set_autocommit(False)
+
 
 async def one_row(cursor: AsyncCursor[TupleRow]) -> TupleRow:
     """The row of a statement that always has one.
@@ -94,6 +109,9 @@ def _configure(settings: DatabaseSettings) -> Callable[[Connection], Awaitable[N
             sql.SQL(
                 # Custom plans would plan the search statement, the longest of all, on every call.
                 "SET plan_cache_mode = force_generic_plan; SET jit = off;"
+                # Which rows an audience may read is unknown to a generic plan, which then thinks
+                # of reading whole tables. Every table here has the index that its queries need.
+                "SET enable_seqscan = off; SET enable_mergejoin = off;"
                 "SET hnsw.iterative_scan = relaxed_order; SET hnsw.ef_search = {};"
                 "SET statement_timeout = {}"
             ).format(settings.hnsw_ef_search, round(settings.statement_timeout_s * 1000))

@@ -29,13 +29,19 @@ WITH size AS MATERIALIZED (
           FROM query WHERE frequency > 0) ordered
     WHERE chunks <= {lexical_budget} OR place = 1
 ), narrow AS (
-    -- Few readable chunks: all of them, exactly.
-    SELECT v.chunk_id, v.document_id, v.version,
-           1 - (v.embedding <=> %(vector)s::vector) AS cosine,
-           -(t.bm25 <#> (SELECT query FROM lexical)) AS bm25
-    FROM chunk_vectors v JOIN chunk_terms t ON t.chunk_id = v.chunk_id
-    WHERE (SELECT visible FROM size) <= {exact_below}
-      AND v.scope_id = ANY(%(scopes)s) AND t.scope_id = ANY(%(scopes)s)
+    -- Few readable chunks: all of them, exactly. The limits tell the planner how few.
+    SELECT v.chunk_id, v.document_id, v.version, v.cosine, t.bm25
+    FROM (SELECT chunk_id, document_id, version,
+                 1 - (embedding <=> %(vector)s::vector) AS cosine
+          FROM chunk_vectors JOIN documents d ON d.id = document_id AND d.visible = version
+          WHERE (SELECT visible FROM size) <= {exact_below}
+            AND chunk_vectors.scope_id = ANY(%(scopes)s)
+          LIMIT {exact_below}) v
+    JOIN (SELECT chunk_id, -(bm25 <#> (SELECT query FROM lexical)) AS bm25
+          FROM chunk_terms JOIN documents d ON d.id = document_id AND d.visible = version
+          WHERE (SELECT visible FROM size) <= {exact_below}
+            AND chunk_terms.scope_id = ANY(%(scopes)s)
+          LIMIT {exact_below}) t ON t.chunk_id = v.chunk_id
 ), near AS MATERIALIZED (
     SELECT v.chunk_id
     FROM chunk_vectors v JOIN documents d ON d.id = v.document_id AND d.visible = v.version
@@ -50,7 +56,7 @@ WITH size AS MATERIALIZED (
           WHERE (SELECT visible FROM size) > {exact_below}
             AND terms && (SELECT terms FROM rare)
             AND (scope_id = ANY(%(scopes)s)) IS NOT FALSE
-          LIMIT 4 * {lexical_budget}) t
+          LIMIT 2 * {lexical_budget}) t
     JOIN documents d ON d.id = t.document_id AND d.visible = t.version
     ORDER BY t.bm25 <#> (SELECT query FROM lexical)
     LIMIT {candidates}

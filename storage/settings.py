@@ -77,13 +77,13 @@ class SearchSettings(Section):
     )
     bias: float = Field(12.3, description="Evidence at which a score is one half.")
     candidates: int = Field(
-        60,
+        40,
         ge=10,
         le=1000,
         description="Chunks that each of the two rankings proposes; the rest is not compared.",
     )
     lexical_budget: int = Field(
-        1000,
+        400,
         ge=100,
         le=100_000,
         description="Most chunks read for a question's rarest words; about 2 µs each.",

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -48,15 +49,17 @@ def default_models() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A Postgres server for the whole session."""
     given = os.environ.get(TEST_DATABASE_VARIABLE)
     if given is not None:
         yield given
         return
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("database"))
-    yield server.start()
-    server.stop()
+    # Not below pytest's own folder: every other run of pytest closes that to the server's user.
+    with tempfile.TemporaryDirectory(prefix="parley-test-") as home:
+        server = EmbeddedPostgres(Path(home))
+        yield server.start()
+        server.stop()
 
 
 @pytest.fixture(scope="session")

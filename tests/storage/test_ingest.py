@@ -121,9 +121,7 @@ async def test_an_embedder_that_fails_leaves_the_document_for_a_retry(
     assert (await documents.get(document.id, audience=team.general)).status == "ready"
 
 
-async def test_text_that_postgres_cannot_hold_is_mended(
-    put: Puts, find: Finds, team: Team
-) -> None:
+async def test_text_that_postgres_cannot_hold_is_mended(put: Puts, find: Finds, team: Team) -> None:
     document = await put("odd.txt", "A zero \x00 byte and an umlaut \u00fc.", team.general)
     assert document.status == "ready"
     assert len(await find("umlaut", team.general)) == 1
