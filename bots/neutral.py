@@ -1,0 +1,112 @@
+# ruff: noqa: RUF001 - punctuation of all scripts is the subject here
+"""Model output made harmless: nothing in it can load, link or hide anything. Pure.
+
+A document may try to make the model write a link or picture whose address carries what others wrote
+here. So pictures go, links and addresses stay only where a source that people may read holds them
+verbatim, HTML cannot open a tag, and characters that cannot be seen are dropped.
+"""
+
+import re
+import unicodedata
+
+LINK_REMOVED = "[link removed]"
+MAX_HELD_CHARACTERS = 600
+"""Longest piece that the preview holds back waiting for the end of a link."""
+REPEATED_WORDS = 4
+"""A sentence of at least so many words that comes a second time means that the model loops."""
+
+_LINK = re.compile(
+    r"!?\[(?P<label>[^\[\]]*)\]\(\s*<?(?P<target>[^()\s>]*(?:\([^()\s]*\)[^()\s>]*)*)>?[^)]*\)"
+)
+_ADDRESS = re.compile(
+    r"(?:[a-z][a-z0-9+.-]*:(?://)?|//|www\.)(?<=[:/.])[^\s<>\"'`]*[./][^\s<>\"'`]*"
+    r"|[\w-]+(?:\.[\w-]+)+/[^\s<>\"'`]+",
+    re.IGNORECASE,
+)
+_TAG = re.compile(r"<(?=[/!?]?[^\W\d_])")
+_OPEN_LINK = re.compile(r"!?\[[^\[\]]*(?:\]|\]\([^)]*)?$")
+_TRAILING = ".,;:!?)]}»”’*_"
+_HIDDEN_KEPT = "\u200c\u200d"
+"""Joiners: several scripts cannot be written without them."""
+
+
+def neutral(text: str, *, allowed: str) -> str:
+    """Return `text` without addresses that do not stand in `allowed`, pictures, tags or hidden characters."""
+    text = _LINK.sub(lambda match: _link(match, allowed), _visible(text))
+    text = _ADDRESS.sub(lambda match: _address(match[0], allowed), text)
+    return _TAG.sub("‹", text)
+
+
+def _visible(text: str) -> str:
+    """Drop control and format characters: terminal escapes, right-to-left overrides, tag characters."""
+    return "".join(
+        character
+        for character in text.replace("\r\n", "\n")
+        if character in "\n\t"
+        or character in _HIDDEN_KEPT
+        or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+    )
+
+
+def _link(match: re.Match[str], allowed: str) -> str:
+    label, target = match["label"], match["target"]
+    if match[0].startswith("!") or target not in allowed or not target:
+        return label
+    return f"{label} ({target})"
+
+
+def _address(found: str, allowed: str) -> str:
+    address = found.rstrip(_TRAILING)
+    return found if address in allowed else LINK_REMOVED + found[len(address) :]
+
+
+class Preview:
+    """Turns a raw stream into neutral deltas, each ending between words, none ever taken back.
+
+    Args:
+        allowed: text of all sources that the model sees.
+    """
+
+    def __init__(self, *, allowed: str) -> None:
+        self._allowed = allowed
+        self.raw = ""
+        self._shown = ""
+
+    def push(self, text: str) -> str:
+        """Add what the model wrote; return what may be shown now, often nothing."""
+        self.raw += text
+        return self._show(self.raw[: self._settled()])
+
+    def finish(self) -> str:
+        """Return what is left to show."""
+        return self._show(self.raw)
+
+    def _settled(self) -> int:
+        """End of the text that nothing to come can change the meaning of."""
+        end = max(self.raw.rfind(" "), self.raw.rfind("\n"))
+        if end < 0:
+            return 0
+        opened = _OPEN_LINK.search(self.raw, max(0, end - MAX_HELD_CHARACTERS), end)
+        return opened.start() if opened else end
+
+    def _show(self, raw: str) -> str:
+        shown = neutral(raw, allowed=self._allowed)
+        if not shown.startswith(self._shown):
+            return ""  # the complete answer replaces the preview
+        new, self._shown = shown[len(self._shown) :], shown
+        return new
+
+
+def repetition_start(text: str, spans: list[tuple[int, int]]) -> int | None:
+    """Where `text` begins to repeat one of its own sentences; None if it does not.
+
+    Args:
+        spans: the sentences of `text`; the last one may be incomplete and is not judged.
+    """
+    seen: set[str] = set()
+    for start, end in spans[:-1]:
+        sentence = " ".join(text[start:end].casefold().split())
+        if sentence in seen and len(sentence.split()) >= REPEATED_WORDS:
+            return start
+        seen.add(sentence)
+    return None

@@ -1,0 +1,99 @@
+"""What people are told: the fixed sentences of a turn, and every error as a sentence with a remedy."""
+
+from bots.errors import Reply, TurnFailed
+from bots.messages import Citation
+from engine.errors import (
+    DeadlineExceeded,
+    EngineBusy,
+    EngineUnavailable,
+    ModelNotFound,
+    PromptTooLong,
+    UpstreamFailed,
+)
+from storage.errors import (
+    DiskFull,
+    DocumentNotFound,
+    DocumentRejected,
+    MessageNotFound,
+    StorageUnavailable,
+)
+
+NOT_FOUND = "I found nothing about this in the documents that I may read here."
+NO_DOCUMENTS = (
+    "There are no documents here yet. Add one by dropping a file onto the page or with "
+    "`parley ingest FILE`, then ask again."
+)
+STILL_READING = (
+    "The documents here are still being read; ask again when one of them is ready "
+    "(`parley documents` shows how far they are)."
+)
+EMPTY_QUESTION = "Ask me something in words, and I look it up in the documents."
+
+BUSY = Reply(
+    text="I am busy with other questions just now; please try again in a few seconds.",
+    retryable=True,
+    retry_after_s=5.0,
+)
+
+
+def closest_passage(citation: Citation) -> str:
+    """What stands under an answer that no source supports, so that people can judge themselves."""
+    return f"The closest passage that I found: “{citation.quote}” [{citation.number}]"
+
+
+def reply_to(error: BaseException) -> Reply:
+    """The sentence for the person whose request ended in `error`; never its internals."""
+    match error:
+        case TurnFailed():
+            return error.reply
+        case EngineBusy():
+            seconds = max(1, round(error.retry_after_s))
+            return Reply(
+                text=f"I am busy with other questions; please try again in {seconds} s.",
+                retryable=True,
+                retry_after_s=error.retry_after_s,
+            )
+        case EngineUnavailable() | UpstreamFailed():
+            return _later(
+                "The language model does not answer right now; please try again in a minute. "
+                "If it stays so, `parley check` says what is wrong."
+            )
+        case DeadlineExceeded():
+            return _later(
+                "The answer took too long and was given up; please try again, or ask for less at once."
+            )
+        case PromptTooLong():
+            return _never(
+                f"This question is too long: it needs {error.tokens} tokens and the model holds "
+                f"{error.limit}. Please shorten it."
+            )
+        case ModelNotFound():
+            return _later(
+                f"The model {error.name!r} is not loaded; whoever runs Parley finds the ones that "
+                "are with `parley models`."
+            )
+        case StorageUnavailable():
+            return _later(
+                "The database does not answer right now; please try again in a minute. "
+                "If it stays so, `parley check` says what is wrong."
+            )
+        case DiskFull():
+            return _later("There is no disk space left; please tell whoever runs Parley.")
+        case DocumentRejected():
+            return _never(error.reason)
+        case DocumentNotFound():
+            return _never("There is no such document here any more.")
+        case MessageNotFound():
+            return _never("There is no such question here any more.")
+    return _later(
+        "Something went wrong on our side; it was logged. Please try again, and tell whoever runs "
+        "Parley if it happens twice."
+    )
+
+
+def _later(text: str) -> Reply:
+    return Reply(text=text, retryable=True)
+
+
+def _never(text: str) -> Reply:
+    return Reply(text=text, retryable=False)
