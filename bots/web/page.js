@@ -34,6 +34,7 @@ function markThread() {
   }
 }
 
+let held = null; // a list of documents that waits, see `sure`
 const on = {
   thread({ ref, html }) {
     parley.thread = ref;
@@ -62,13 +63,14 @@ const on = {
   },
   recovered() { if (transcript().querySelector(":scope > .problem")) open(parley.thread); },
   threads({ html }) { inside("threads").replaceChildren(fragment(html)); markThread(); },
-  documents({ html }) {
+  documents(event) {
     const box = inside("documents");
+    held = box.querySelector("[data-sure]") ? event : null;
+    if (held) return; // "Really?" stands there; the list follows when that is answered
     const focused = document.activeElement?.closest?.("#documents [data-action]");
-    const again = focused && [focused.closest("[data-document]")?.dataset.document, focused.dataset.action];
-    if (focused?.dataset.sure) return; // a question is open; the next change brings the list
-    box.replaceChildren(fragment(html));
-    if (again) box.querySelector(`[data-document="${again[0]}"] [data-action="${again[1]}"]`)?.focus();
+    const row = focused?.closest("[data-document]")?.dataset.document;
+    box.replaceChildren(fragment(event.html));
+    if (row) box.querySelector(`[data-document="${row}"] [data-action="${focused.dataset.action}"]`)?.focus();
   },
 };
 
@@ -99,12 +101,21 @@ window.addEventListener("hashchange", () => open(decodeURIComponent(location.has
 
 // ---- What the person does -------------------------------------------------------------------------
 
+// True when the button was pressed twice; in between it asks.
 function sure(button) {
-  if (button.dataset.sure) return true;
-  const label = button.textContent;
-  button.dataset.sure = "asked";
+  const answered = () => {
+    if (!button.dataset.sure) return;
+    button.textContent = button.dataset.sure;
+    delete button.dataset.sure;
+    if (held) on.documents(held);
+  };
+  if (button.dataset.sure) {
+    answered();
+    return true;
+  }
+  button.dataset.sure = button.textContent;
   button.textContent = "Really?";
-  setTimeout(() => { delete button.dataset.sure; button.textContent = label; }, 4000);
+  setTimeout(answered, 4000);
   return false;
 }
 
@@ -115,7 +126,10 @@ const act = {
   stop: (entry) => server.stop(about(entry)),
   retry: (entry) => server.retry(about(entry)),
   again: (entry) => server.again(about(entry)),
-  remove: (entry, button) => sure(button) && server.remove(button.closest("[data-document]").dataset.document),
+  remove: (entry, button) => {
+    const { document: id } = button.closest("[data-document]").dataset;
+    return sure(button) && server.remove(id);
+  },
   replace: (entry, button) => choose(button.closest("[data-document]").dataset.name),
   dismiss: (entry, button) => server.dismiss(button.closest("[data-name]").dataset.name),
   newThread: async () => open(await server.new_thread(null)),
