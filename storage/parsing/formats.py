@@ -110,6 +110,7 @@ _MAIL_HEADER = re.compile(
 )
 _OLE_SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLD_OFFICE = {"WordDocument": ("Word", "docx"), "PowerPoint Document": ("PowerPoint", "pptx")}
+_OLD_EXTENSIONS = frozenset({"doc", "dot", "ppt", "pps", "pot"})
 _OPEN_DOCUMENT = {"text": "odt", "presentation": "odp", "spreadsheet": "ods"}
 
 
@@ -141,10 +142,12 @@ def detect(path: Path, name: str) -> str:
 
 def _refuse_contradiction(found: str, claimed: str | None, suffix: str) -> None:
     """A name that promises one type over the content of another is a mistake or an attack."""
-    if claimed == found or (claimed is None and found in TEXT_FORMATS):
+    if claimed == found or (suffix == "doc" and found == "rtf"):  # Word itself names RTF so
         return
-    if claimed is None and not any(suffix in known.extensions for known in TEXT_FORMATS.values()):
-        return  # an extension that promises nothing
+    promises_text = any(suffix in known.extensions for known in TEXT_FORMATS.values())
+    promises_binary = claimed is not None or suffix in _OLD_EXTENSIONS
+    if not promises_binary and (found in TEXT_FORMATS or not promises_text):
+        return
     raise DocumentRejected(
         f"The file is named .{suffix} but its content is {label(found)}. "
         "If that is right, correct its name."

@@ -12,6 +12,7 @@ from defusedxml.ElementTree import iterparse
 from storage.parsing.blocks import Drafts, heading, paragraph
 from storage.parsing.commonmark import markdown_drafts
 from storage.parsing.encodings import decode, open_text, text_lines
+from storage.parsing.hypertext import html_drafts
 from storage.parsing.plain import code_drafts, read_text
 from storage.parsing.reading import LimitExceeded, Reading, Source
 
@@ -129,7 +130,7 @@ def _notebook(cells: list[Any]) -> Drafts:
 
 
 def read_xml(source: Source, reading: Reading) -> Drafts:
-    """Yield XML record by record: the children of the root. Malformed XML is read as text.
+    """Yield XML record by record: the children of the root. Malformed XML is read as HTML.
 
     Raises:
         LimitExceeded: it defines entities, which only serve bombs and file theft here, or is too
@@ -147,7 +148,7 @@ def read_xml(source: Source, reading: Reading) -> Drafts:
         ) from error
     except (ParseError, ValueError, LookupError):
         if not found:
-            yield from read_text(source, reading)
+            yield from html_drafts(source.path.read_bytes())
 
 
 def _xml_records(source: Source) -> Iterator[Drafts]:
