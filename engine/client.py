@@ -3,7 +3,8 @@
 Why httpx and not the `openai` package: that costs 60 MB resident in each process that imports it.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import base64
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -128,9 +129,10 @@ class EngineClient:
         return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
     async def _embed(self, texts: Sequence[str], model: str) -> NDArray[np.float32]:
-        answer = await self._post("/v1/embeddings", {"model": model, "input": list(texts)})
+        body = {"model": model, "input": list(texts), "encoding_format": "base64"}
+        answer = await self._post("/v1/embeddings", body)
         rows = sorted(answer["data"], key=lambda row: row["index"])
-        vectors = np.array([row["embedding"] for row in rows], dtype=np.float32)
+        vectors = np.stack([_vector(row["embedding"]) for row in rows])
         norms = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return np.asarray(vectors / norms, dtype=np.float32)
 
@@ -207,7 +209,7 @@ class EngineClient:
             response = await self._http.post("/admin/models", json=body, headers=headers)
             await self._check(response)
 
-    async def _post(self, path: str, body: dict[str, object]) -> dict[str, Any]:
+    async def _post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         async with self._errors_mapped():
             response = await self._http.post(path, json=body)
             await self._check(response)
@@ -256,6 +258,13 @@ class EngineClient:
             case _, code if code < 500:
                 return InvalidRequest(message, param=fields.get("param"))
         return UpstreamFailed(self._url, status=status, message=message)
+
+
+def _vector(embedding: str | list[float]) -> NDArray[np.float32]:
+    """A vector as either encoding brings it; some servers always answer with numbers."""
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding), dtype="<f4")
+    return np.array(embedding, dtype=np.float32)
 
 
 def _is_model_not_found(response: httpx.Response) -> bool:

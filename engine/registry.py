@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.chat import ChatBackend
 from engine.embedder import Embedder, EmbeddingBackend
-from engine.errors import EngineError, InvalidRequest, ModelNotFound, ModelUnsupported
+from engine.errors import EngineBusy, EngineError, InvalidRequest, ModelNotFound, ModelUnsupported
 from engine.generator import Generator
 from engine.local_chat import LocalChat
 from engine.manifest import Manifest
@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 LIVE = "live"
 EMBEDDER = "embedder"
 STATE_FILE = "registry.json"
+
+_LOADING_RETRY_S = 2.0
+"""The default models load in one to two seconds."""
 
 
 class _State(BaseModel):
@@ -135,6 +138,7 @@ class Registry:
 
         Raises:
             ModelNotFound: nothing of that name is loaded.
+            EngineBusy: not yet: the engine has just started.
         """
         entry = self._find(name)
         entry.leases += 1
@@ -219,6 +223,8 @@ class Registry:
 
     def _find(self, name: str) -> Entry:
         entry = self._entries.get(self._aliases.get(name, name))
+        if entry is None and self.loading:
+            raise EngineBusy(retry_after_s=_LOADING_RETRY_S)
         if entry is None:
             raise ModelNotFound(name, known=self.names)
         return entry

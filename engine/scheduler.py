@@ -152,6 +152,7 @@ class Scheduler:
             with self._changed:
                 del self._running[lane]
                 self._free_at[lane] = 0.0
+                self._changed.notify_all()  # a seeded job may have waited for this one's end
                 idle = not self._running and not self._waiting
             if idle:
                 release_free_memory()
@@ -160,34 +161,39 @@ class Scheduler:
         """Wait for work and take it; empty when the scheduler closes."""
         with self._changed:
             while not self._closed:
-                if not self._waiting:
+                ready = self._ready()
+                if not ready:
                     self._changed.wait()
                     continue
-                if (patience := self._patience_s()) > 0:
+                if (patience := self._patience_s(ready[0])) > 0:
                     self._changed.wait(patience)
                     continue
-                return self._take(lane)
+                return self._take(lane, ready)
             return []
 
-    def _patience_s(self) -> float:
+    def _ready(self) -> list[Job]:
+        """What may start now, oldest first: one seeded job runs at a time, as it loads a model."""
+        seeded = any(batch[0].seed is not None for batch in self._running.values())
+        return [job for job in self._waiting if job.seed is None or not seeded]
+
+    def _patience_s(self, oldest: Job) -> float:
         """How much longer to wait: requests that come together arrive milliseconds apart."""
-        oldest = self._waiting[0]
         longest = min(
             self._batch_wait_s,
             _PATIENCE * oldest.generator.cost.prefill_s(len(oldest.prompt)),
         )
         return oldest.submitted_at + longest - time.monotonic()
 
-    def _take(self, lane: int) -> list[Job]:
+    def _take(self, lane: int, ready: list[Job]) -> list[Job]:
         now = time.monotonic()
         positions = next_batch(
-            [job.waiting() for job in self._waiting],
+            [job.waiting() for job in ready],
             now=now,
             lanes_free_at=[at for other, at in enumerate(self._free_at) if other != lane],
             max_batch_size=self._max_batch_size,
             max_batch_tokens=_MAX_BATCH_TOKENS,
         )
-        batch = [self._waiting[at] for at in positions]
+        batch = [ready[at] for at in positions]
         self._waiting = [job for job in self._waiting if job not in batch]
         self._running[lane] = batch
         sizes = [(len(job.prompt), job.max_tokens) for job in batch]

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -18,6 +19,7 @@ from engine.api import (
     TokenizeRequest,
     completion,
     embeddings,
+    error_body,
     parse,
 )
 from engine.chat import ChatBackend, ChatDelta
@@ -50,7 +52,14 @@ def build_app(*, settings: EngineSettings, registry: Registry, metrics: Metrics)
             operator.route("GET", "/admin/models", admin.list),
             operator.route("POST", "/admin/models", admin.change),
         ]
-    return Starlette(routes=paths)
+    return Starlette(routes=paths, exception_handlers={HTTPException: _no_route})
+
+
+async def _no_route(_request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (404, 405) in OpenAI's shape."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it above
+    body = error_body(error.detail, kind="invalid_request_error", code="unknown_url")
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 class Routes:

@@ -198,6 +198,15 @@ def test_bodies_that_are_no_json_or_too_large_are_refused(engine: EngineProcess)
     assert (huge.status_code, huge.json()["error"]["code"]) == (413, "request_too_large")
 
 
+def test_unknown_routes_and_methods_answer_in_openais_shape(engine: EngineProcess) -> None:
+    for response in (
+        httpx.post(f"{engine.url}/v1/completions", json={}),
+        httpx.get(f"{engine.url}/v1/embeddings"),
+    ):
+        assert response.status_code in (404, 405)
+        assert response.json()["error"]["code"] == "unknown_url"
+
+
 def test_harmless_extra_fields_pass(engine: EngineProcess) -> None:
     parts = [{"type": "text", "text": "Hello"}, {"type": "text", "text": " there"}]
     body = {
