@@ -15,13 +15,14 @@ import sys
 from collections.abc import Sequence
 
 from bots import check, console
-from bots.errors import AlreadyRunning, BotsError, PartFailed
+from bots.errors import AlreadyRunning, BotsError, InputUnusable, PartFailed
 from bots.settings import Settings
 from engine.errors import EngineError, SettingsInvalid
 from engine.logs import configure_logging
 from engine.settings import load_settings
 from storage.errors import StorageError
 
+EXIT_USAGE = 2
 EXIT_SERVICE_MISSING = 69
 EXIT_CONFIG = 78
 EXIT_INTERRUPTED = 130
@@ -41,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsInvalid as error:
         _say(error)
         return EXIT_CONFIG
+    except InputUnusable as error:
+        _say(error)
+        return EXIT_USAGE
     except PartFailed as error:
         _say(error)
         return error.exit_code

@@ -1,7 +1,7 @@
 """One turn of conversation, for every surface: question in, streamed and cited answer out.
 
-The question is stored first, so that whatever fails afterwards can be tried again. Then: the thread's
-context, the search, the sources, the model, the check of its citations, the stored answer.
+The question is stored first, so that whatever fails afterwards can be tried again. Then: the
+thread's context, the search, the sources, the model, the check of its citations, the stored answer.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ class _Turn:
     clock: _Clock
     history: Sequence[StoredTurn] = ()
     sources: tuple[Source, ...] = ()
-    preview: Preview = field(default_factory=lambda: Preview(allowed=""))
+    preview: Preview = field(default_factory=lambda: Preview(render=str))
     model: str = ""
     prompt_sha256: str = ""
     prompt_tokens: int = 0
@@ -132,8 +132,9 @@ class Assistant:
     async def answer(self, question: Question) -> AsyncGenerator[TurnEvent, None]:
         """Answer a question once, streaming; see `bots.messages` for the order of events.
 
-        Closing the iterator (or cancelling its consumer) stops the engine and stores what was said so
-        far with `finish_reason="stopped"`; a question stopped before that stays without an answer.
+        Closing the iterator (or cancelling its consumer) stops the engine and stores what was said
+        so far with `finish_reason="stopped"`; a question stopped before that stays without an
+        answer.
 
         Raises:
             TurnFailed: while iterating; `reply` is for the asker, the question is kept.
@@ -220,7 +221,10 @@ class Assistant:
         except (asyncio.CancelledError, GeneratorExit):
             await self._store_stopped(turn)
             raise
-        yield Answered(answer=await self._conclude(turn, finish))
+        answer = await self._conclude(turn, finish)
+        if rest := turn.preview.show(answer.text):
+            yield TextDelta(text=rest)
+        yield Answered(answer=answer)
 
     # -- Finding ----------------------------------------------------------------------------------
 
@@ -286,7 +290,10 @@ class Assistant:
         """Yield the preview, and at the end the reason why the model ended."""
         messages = _messages(turn)
         turn.prompt_sha256 = _sha256(messages)
-        turn.preview = Preview(allowed=_texts(turn.sources))
+        citer, allowed = _citer(turn), _texts(turn.sources)
+        turn.preview = Preview(
+            render=lambda raw: citer.cite(neutral(raw, allowed=allowed), complete=False).text
+        )
         sampling = Sampling(
             max_tokens=self._settings.max_answer_tokens,
             temperature=self._settings.temperature,
@@ -318,11 +325,10 @@ class Assistant:
     async def _conclude(self, turn: _Turn, finish: FinishReason) -> Answer:
         """Check the citations, and store the answer."""
         raw = neutral(turn.preview.raw, allowed=_texts(turn.sources))
-        asked = "\n".join([*(earlier.text for earlier in turn.history), turn.text])
-        cited = citations.cite(raw, question=asked, sources=turn.sources)
+        cited = _citer(turn).cite(raw)
         text, quoted = cited.text, cited.citations
         if not quoted and finish != "stopped":
-            quoted = (citations.closest(asked, turn.sources),)
+            quoted = (citations.closest(_asked(turn), turn.sources),)
             text = "\n\n".join(part for part in (text, replies.closest_passage(quoted[0])) if part)
         named = {citation.number for citation in quoted}
         # A link may stay only if a document that the answer cites holds it.
@@ -419,6 +425,15 @@ def _messages(turn: _Turn) -> list[ChatMessage]:
             for source in turn.sources
         ],
     )
+
+
+def _asked(turn: _Turn) -> str:
+    """The question with what it refers to."""
+    return "\n".join([*(earlier.text for earlier in turn.history), turn.text])
+
+
+def _citer(turn: _Turn) -> citations.Citer:
+    return citations.Citer(question=_asked(turn), sources=turn.sources)
 
 
 def _sha256(messages: Sequence[ChatMessage]) -> str:

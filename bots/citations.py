@@ -1,9 +1,8 @@
-# ruff: noqa: RUF001 - punctuation of all scripts is the subject here
 """Which source supports which sentence of an answer. Pure.
 
-The model's own markers are claims to check, and a small model rarely writes any. So every sentence is
-compared with the sources: a marker stays, or is added, only where one passage of that source holds the
-sentence's words by their weight, and all of its numbers and names.
+The model's own markers are claims to check, and a small model rarely writes any. So every sentence
+is compared with the sources: a marker stays, or is added, only where one passage of that source
+holds the sentence's words by their weight, and all of its numbers and names.
 """
 
 import math
@@ -27,7 +26,6 @@ MAX_QUOTE_CHARACTERS = 400
 _MARKERS = re.compile(r"\s*\[\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*\]")
 _NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 _NAME = re.compile(r"(?<=\s)[^\W\d_]\w*")
-_END = re.compile(r"[.!?…。！？।؟]+[\"'”’»)\]*_]*\s*$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +36,37 @@ class Cited:
     citations: tuple[Citation, ...]
 
 
-def cite(answer: str, *, question: str, sources: Sequence[Source]) -> Cited:
-    """Check the answer's markers against the sources, and mark what the model left unmarked.
+class Citer:
+    """Checks one answer against its sources, while it is written and when it is complete."""
 
-    Markers of sources that do not exist or do not support their sentence are removed.
-    """
-    judge = _Judge(question, sources)
-    parts: list[str] = []
-    quotes: dict[int, str] = {}
-    for sentence, claimed in _sentences(answer):
-        supported = judge.quotes(sentence)
-        numbers = [number for number in claimed if number in supported]
-        if not numbers and supported:
-            numbers = [next(iter(supported))]
-        for number in numbers:
-            quotes.setdefault(number, supported[number])
-        parts.append(_marked(sentence, numbers))
-    return Cited(text="".join(parts).strip(), citations=_citations(sources, quotes))
+    def __init__(self, *, question: str, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self._judge = _Judge(question, sources)
+
+    def cite(self, answer: str, *, complete: bool = True) -> Cited:
+        """Check the answer's markers, and mark what the model left unmarked.
+
+        Markers of sources that do not exist or do not support their sentence are removed.
+
+        Args:
+            answer: what the model wrote, cut between words.
+            complete: whether the last sentence has ended; before that it gets no marker, so that
+                every longer answer begins with this one's text.
+        """
+        parts: list[str] = []
+        quotes: dict[int, str] = {}
+        sentences = _sentences(answer)
+        for index, (sentence, claimed) in enumerate(sentences):
+            numbers: list[int] = []
+            if complete or index + 1 < len(sentences):
+                supported = self._judge.quotes(sentence)
+                numbers = [number for number in claimed if number in supported]
+                numbers = numbers or list(supported)[:1]
+                for number in numbers:
+                    quotes.setdefault(number, supported[number])
+            parts.append(_marked(sentence, numbers))
+        text = "".join(parts).strip()
+        return Cited(text=text, citations=_citations(self._sources, quotes))
 
 
 def closest(question: str, sources: Sequence[Source]) -> Citation:
@@ -75,7 +87,7 @@ def _sentences(answer: str) -> list[tuple[str, list[int]]]:
         sentence, numbers = answer[start:end], []
         while found and (leading := _MARKERS.match(sentence)):
             found[-1][1].extend(_numbers(leading[0]))
-            sentence = sentence[leading.end() :]
+            sentence = sentence[leading.end() :].lstrip()
         for marker in _MARKERS.finditer(sentence):
             numbers += _numbers(marker[0])
         sentence = _MARKERS.sub("", sentence)
@@ -91,20 +103,19 @@ def _numbers(marker: str) -> list[int]:
 
 
 def _marked(sentence: str, numbers: Sequence[int]) -> str:
-    """Put the markers before the sentence's end mark."""
+    """Put the markers behind the sentence, where a stream can still add them."""
     if not numbers:
         return sentence
-    markers = " " + "".join(f"[{number}]" for number in sorted(set(numbers)))
     body = sentence.rstrip()
-    end = _END.search(body)
-    at = end.start() if end else len(body)
-    return body[:at] + markers + body[at:] + sentence[len(body) :]
+    markers = "".join(f"[{number}]" for number in sorted(set(numbers)))
+    return f"{body} {markers}{sentence[len(body) :]}"
 
 
 class _Judge:
     """Knows what the sources say."""
 
     def __init__(self, question: str, sources: Sequence[Source]) -> None:
+        self._known: dict[str, dict[int, str]] = {}
         self._question = question
         self._passages = [
             (source, text, query_terms(text).keys() | query_terms(_above(source)).keys())
@@ -115,6 +126,12 @@ class _Judge:
 
     def quotes(self, sentence: str) -> dict[int, str]:
         """The sources that support a sentence, the best one first, with their passages."""
+        sentence = sentence.strip()
+        if sentence not in self._known:
+            self._known[sentence] = self._quotes(sentence)
+        return self._known[sentence]
+
+    def _quotes(self, sentence: str) -> dict[int, str]:
         words = query_terms(sentence)
         if not words:
             return {}

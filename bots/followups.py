@@ -1,14 +1,15 @@
 """Follow-up questions: "and in 2023?" is searched together with the question before it. Pure.
 
-Both readings, the question alone and the question with its predecessors, are embedded and searched; the
-numbers decide. A follow-up says little by itself: added to its predecessor it hardly moves that one's
-meaning, and what the predecessor found still fits. A new question moves both, and stays alone. No word
-lists, hence no language.
+Both readings, the question alone and the question with its predecessors, are embedded and searched;
+the numbers decide. A follow-up says little by itself: added to its predecessor it hardly moves that
+one's meaning, and what the predecessor found still fits. A new question moves both, and stays
+alone. No word lists, hence no language.
 
-The constants were chosen on 12 articles of XQuAD (follow-ups with names replaced by "it", elliptic ones
-such as "Why?", unrelated ones): the right passage comes first for 95 % of the pronoun follow-ups (91 %
-alone) and 87 % of the elliptic ones (3 % alone); no unrelated question with an answer and 3 % of those
-without one were joined with their predecessor. `tests.benchmarks followups` prints them.
+The constants were chosen on 12 articles of XQuAD (follow-ups with names replaced by "it", elliptic
+ones such as "Why?", unrelated ones): the right passage comes first for 95 % of the pronoun
+follow-ups (91 % alone) and 87 % of the elliptic ones (3 % alone); no unrelated question with an
+answer and 3 % of those without one were joined with their predecessor. `tests.benchmarks followups`
+prints them.
 """
 
 import math
@@ -23,8 +24,8 @@ from storage.search import Hit
 CONFIDENT_SCORE = 0.97
 """A question that finds this by itself is complete."""
 LEAN = 0.5
-"""How much nearer the joined reading's meaning is to the predecessor's than to the question's when the
-question adds next to nothing ("Why?"); cosines of the default embedder, as below."""
+"""How much nearer the joined reading's meaning is to the predecessor's than to the question's when
+the question adds next to nothing ("Why?"); cosines of the default embedder, as below."""
 SAME_MEANING = 0.84
 """Cosine of joined reading and predecessor from which on the question stays with its subject."""
 MOST_LOST_EVIDENCE = 3.0

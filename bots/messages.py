@@ -2,11 +2,13 @@
 
 A surface turns its platform's event into a `Question`, iterates `Assistant.answer` and shows the
 `TurnEvent`s. The order is always `Searching`, then `SourcesFound` when anything was found, then any
-number of `TextDelta`s, then exactly one `Answered` (or the iterator raises `bots.errors.TurnFailed`).
+number of `TextDelta`s, then exactly one `Answered` (or the iterator raises
+`bots.errors.TurnFailed`).
 
-`Answered.answer.text` is the text that is stored. The deltas are a preview of it: citation markers are
-checked and added, and links that no cited document holds are dropped, when the answer is complete. A
-surface therefore replaces what it streamed by `Answered.answer.text`.
+`Answered.answer.text` is the text that is stored. The deltas, joined, are the same text save for
+the few cases that only the complete answer shows: a sentence that the model began to repeat, a link
+that stands in no document that the answer cites. A surface therefore replaces what it streamed by
+it.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +17,8 @@ from typing import Literal
 from storage.identity import AnswerId, Audience, ChunkId, DocumentId, MemberId, MessageId
 
 FinishReason = Literal["stop", "length", "stopped", "not_found", "no_documents"]
-"""Why an answer ended: by itself, at the token limit, by the asker, or before the model was asked."""
+"""Why an answer ended: by itself, at the token limit, by the asker, or before the model was
+asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Question:
 
 
 def place_in_document(*, page: int | None, heading: str | None) -> str:
-    """Where in a document something stands, for a person: `page 3, Costs › Travel`; may be empty."""
+    """Where in a document something stands, for a person; may be empty."""
     return ", ".join(part for part in (f"page {page}" if page is not None else "", heading) if part)
 
 

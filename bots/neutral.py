@@ -8,6 +8,7 @@ verbatim, HTML cannot open a tag, and characters that cannot be seen are dropped
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 LINK_REMOVED = "[link removed]"
 MAX_HELD_CHARACTERS = 600
@@ -31,14 +32,14 @@ _HIDDEN_KEPT = "\u200c\u200d"
 
 
 def neutral(text: str, *, allowed: str) -> str:
-    """Return `text` without addresses that do not stand in `allowed`, pictures, tags or hidden characters."""
+    """Return `text` without pictures, tags, hidden characters, and addresses not in `allowed`."""
     text = _LINK.sub(lambda match: _link(match, allowed), _visible(text))
     text = _ADDRESS.sub(lambda match: _address(match[0], allowed), text)
     return _TAG.sub("‹", text)
 
 
 def _visible(text: str) -> str:
-    """Drop control and format characters: terminal escapes, right-to-left overrides, tag characters."""
+    """Drop control and format characters: terminal escapes, overrides of direction, tags."""
     return "".join(
         character
         for character in text.replace("\r\n", "\n")
@@ -61,25 +62,29 @@ def _address(found: str, allowed: str) -> str:
 
 
 class Preview:
-    """Turns a raw stream into neutral deltas, each ending between words, none ever taken back.
+    """Turns a raw stream into deltas that end between words and are never taken back.
 
     Args:
-        allowed: text of all sources that the model sees.
+        render: what to show of a text that the model has written so far; for a longer text it must
+            begin with the same.
     """
 
-    def __init__(self, *, allowed: str) -> None:
-        self._allowed = allowed
+    def __init__(self, *, render: Callable[[str], str]) -> None:
+        self._render = render
         self.raw = ""
-        self._shown = ""
+        self.shown = ""
 
     def push(self, text: str) -> str:
         """Add what the model wrote; return what may be shown now, often nothing."""
         self.raw += text
-        return self._show(self.raw[: self._settled()])
+        return self.show(self._render(self.raw[: self._settled()]))
 
-    def finish(self) -> str:
-        """Return what is left to show."""
-        return self._show(self.raw)
+    def show(self, text: str) -> str:
+        """Return what `text` adds to what is shown; nothing where it does not continue that."""
+        if not text.startswith(self.shown):
+            return ""  # the complete answer replaces the preview
+        new, self.shown = text[len(self.shown) :], text
+        return new
 
     def _settled(self) -> int:
         """End of the text that nothing to come can change the meaning of."""
@@ -89,19 +94,13 @@ class Preview:
         opened = _OPEN_LINK.search(self.raw, max(0, end - MAX_HELD_CHARACTERS), end)
         return opened.start() if opened else end
 
-    def _show(self, raw: str) -> str:
-        shown = neutral(raw, allowed=self._allowed)
-        if not shown.startswith(self._shown):
-            return ""  # the complete answer replaces the preview
-        new, self._shown = shown[len(self._shown) :], shown
-        return new
-
 
 def repetition_start(text: str, spans: list[tuple[int, int]]) -> int | None:
     """Where `text` begins to repeat one of its own sentences; None if it does not.
 
     Args:
-        spans: the sentences of `text`; the last one may be incomplete and is not judged.
+        text: what was written so far.
+        spans: its sentences; the last one may be incomplete and is not judged.
     """
     seen: set[str] = set()
     for start, end in spans[:-1]:

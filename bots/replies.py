@@ -1,4 +1,4 @@
-"""What people are told: the fixed sentences of a turn, and every error as a sentence with a remedy."""
+"""What people are told: the fixed sentences of a turn, every error as a sentence with a remedy."""
 
 from bots.errors import Reply, TurnFailed
 from bots.messages import Citation
@@ -60,7 +60,7 @@ def reply_to(error: BaseException) -> Reply:
             )
         case DeadlineExceeded():
             return _later(
-                "The answer took too long and was given up; please try again, or ask for less at once."
+                "The answer took too long and was given up; please try again, or ask for less."
             )
         case PromptTooLong():
             return _never(

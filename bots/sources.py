@@ -1,9 +1,9 @@
 """What the model gets to read: the spans of the best hits that most likely hold the answer. Pure.
 
-Reading the prompt is most of the wait, so whole passages are too much. The best hit stays whole where
-that leaves room; from the others come the sentences that share the question's rare terms, and the
-sentences next to those, until the budget is spent. Terms are those of the lexical index, so nothing here
-knows a language.
+Reading the prompt is most of the wait, so whole passages are too much. The best hit stays whole
+where that leaves room; from the others come the sentences that share the question's rare terms, and
+the sentences next to those, until the budget is spent. Terms are those of the lexical index, so
+nothing here knows a language.
 """
 
 import math
@@ -27,8 +27,8 @@ LONG_UNIT_CHARACTERS = 300
 NEIGHBOUR_SHARE = 0.5
 """What a sentence inherits from the better one next to it: answers often stand one sentence on."""
 EVIDENCE_SHARE = 0.2
-"""What one unit of a hit's evidence (log odds of its score) counts against the question's overlap; chosen
-by `prompt_economy`: 0.12 loses two answers of 632, 0.3 one at smaller budgets."""
+"""What one unit of a hit's evidence (log odds of its score) counts against the question's overlap;
+chosen by `prompt_economy`: 0.12 loses two answers of 632, 0.3 one at smaller budgets."""
 SOURCE_OVERHEAD_TOKENS = 6
 """Number, brackets and line breaks around one source in `engine.prompt.rag_messages`."""
 GAP = " … "
@@ -76,9 +76,10 @@ def select(
 
     Args:
         question: what is asked, context of a follow-up included.
+        hits: of the search, best first.
         units: of `units_of(hits)`.
-        unit_tokens: the answering model's tokens of each unit; `title_tokens` likewise of each
-            hit's title.
+        unit_tokens: the answering model's tokens of each unit.
+        title_tokens: likewise of each hit's title.
         max_tokens: most tokens of all sources together, titles included.
     """
     values = _values(question, hits, units)
@@ -172,7 +173,7 @@ def _values(question: str, hits: Sequence[Hit], units: Sequence[Unit]) -> list[f
 
 
 def overlaps_with(question: str, texts: Sequence[str]) -> list[float]:
-    """Share of a question's terms in each text, 0 to 1, each weighted by its rarity among the texts."""
+    """Share of a question's terms in each text, 0 to 1, rare ones among the texts weighing more."""
     asked = query_terms(question)
     found = [asked.keys() & query_terms(text).keys() for text in texts]
     frequency = Counter(term for terms in found for term in terms)

@@ -17,7 +17,6 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from bots.assistant import Assistant
 from bots.errors import PortTaken
 from bots.settings import Settings, WebSettings
 from bots.web.channel import Channel
@@ -25,18 +24,11 @@ from bots.web.guard import Guard, is_loopback, require_password
 from bots.web.live import Hub, PageTooSlow, Subscription
 from bots.web.page import ASSETS, THEME, build_page
 from bots.web.shelf import Shelf
-from engine.client import EngineClient
-from storage.conversations import Conversations
-from storage.documents import Documents
-from storage.embedded import database_url
+from bots.workplace import PLACE, open_workplace
 from storage.errors import StorageError
-from storage.identity import Identities, Keys
-from storage.pool import open_pool
 
 logger = logging.getLogger(__name__)
 
-PLACE = {"platform": "local", "workspace": "local", "channel": "team"}
-"""The one channel of this page; the terminal's documents are in the same workspace."""
 MAX_PAGES = 500
 """Open pages at once; each holds one WebSocket and at most `live.MAX_PENDING` events."""
 MAX_MESSAGE_BYTES = 4096
@@ -57,42 +49,19 @@ async def serve(settings: Settings) -> None:
         StorageError: the database does not answer or is not of this version.
     """
     require_password(settings.web)
-    api_key = settings.engine.api_key
-    async with contextlib.AsyncExitStack() as stack:
-        url = await stack.enter_async_context(database_url(settings.database, home=settings.home))
-        pool = await stack.enter_async_context(open_pool(url, settings=settings.database))
-        engine = await stack.enter_async_context(
-            EngineClient(
-                url=settings.engine.effective_url,
-                api_key=api_key.get_secret_value() if api_key else None,
-                timeout_s=settings.engine.request_timeout_s,
-            )
-        )
-        keys = Keys.load(home=settings.home, secret=settings.database.encryption_keys)
-        conversations = Conversations(pool=pool, keys=keys)
-        documents = Documents(
-            pool=pool, files_dir=settings.home / "files", settings=settings.documents
-        )
-        identities = Identities(pool=pool, keys=keys)
-        audience = await identities.resolve(**PLACE)
+    async with open_workplace(settings) as workplace:
+        audience = await workplace.identities.resolve(**PLACE)
         hub = Hub()
         app = build_app(
             channel=Channel(
-                assistant=Assistant(
-                    engine=engine,
-                    pool=pool,
-                    conversations=conversations,
-                    documents=documents,
-                    search_settings=settings.search,
-                    settings=settings.assistant,
-                ),
-                conversations=conversations,
-                identities=identities,
+                assistant=workplace.assistant,
+                conversations=workplace.conversations,
+                identities=workplace.identities,
                 place=PLACE,
                 audience=audience,
                 hub=hub,
             ),
-            shelf=Shelf(documents=documents, audience=audience, hub=hub),
+            shelf=Shelf(documents=workplace.documents, audience=audience, hub=hub),
             hub=hub,
             settings=settings.web,
             upload_bytes=settings.documents.max_upload_mb * 2**20,

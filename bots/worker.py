@@ -1,0 +1,117 @@
+"""The background worker: takes ingest jobs from the database's queue, embeds through the engine.
+
+A stop (SIGTERM) finishes the job in hand or gives it back; a database that goes away is waited for.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+from time import monotonic
+
+import numpy as np
+import stamina
+from numpy.typing import NDArray
+from procrastinate.exceptions import ProcrastinateException
+
+from bots.settings import Settings
+from bots.workplace import engine_client
+from engine.client import EngineClient
+from engine.errors import EngineBusy, EngineUnavailable
+from engine.manifest import Manifest
+from engine.tokenizer import Tokenizer
+from storage.embedded import database_url
+from storage.errors import StorageUnavailable
+from storage.identity import DocumentId
+from storage.ingest import CountsTokens, ingest
+from storage.jobs import run_worker
+from storage.pool import Pool, open_pool
+
+logger = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 15.0
+STABLE_AFTER_S = 30.0
+"""After working this long, the next loss of the database starts at the first backoff again."""
+EMBED_ATTEMPTS = 6
+EMBED_RETRY_TIMEOUT_S = 60.0
+"""An engine that restarts is back within seconds; beyond this the job itself is tried again
+later."""
+COUNT_TIMEOUT_S = 30.0
+
+
+async def work(settings: Settings) -> None:
+    """Work until SIGINT or SIGTERM.
+
+    Raises:
+        StorageError: the database does not answer at the start, or is not of this version.
+    """
+    async with (
+        database_url(settings.database, home=settings.home) as url,
+        open_pool(url, settings=settings.database) as pool,
+        engine_client(settings) as engine,
+    ):
+        await _work_on(pool, engine, settings)
+
+
+async def _work_on(pool: Pool, engine: EngineClient, settings: Settings) -> None:
+    count_tokens = embedder_counter(settings, engine)
+
+    async def ingest_document(document_id: DocumentId) -> None:
+        await ingest(
+            document_id,
+            pool=pool,
+            files_dir=settings.home / "files",
+            embed=partial(embed, engine),
+            count_tokens=count_tokens,
+            settings=settings.documents,
+        )
+
+    backoff_s = FIRST_BACKOFF_S
+    logger.info("worker ready", extra={"action": "worker_ready"})
+    while True:
+        begun = monotonic()
+        try:
+            await run_worker(pool, ingest=ingest_document)
+            return
+        except (StorageUnavailable, ProcrastinateException) as error:
+            if monotonic() - begun >= STABLE_AFTER_S:
+                backoff_s = FIRST_BACKOFF_S
+            logger.warning(
+                "the database went away (%s); next try in %.1f s",
+                error,
+                backoff_s,
+                extra={"action": "worker_database_lost"},
+            )
+        await asyncio.sleep(backoff_s)
+        backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+
+
+async def embed(engine: EngineClient, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Embed, waiting for an engine that is busy or restarting.
+
+    Raises:
+        EngineError: it stayed so, or refuses.
+    """
+    async for attempt in stamina.retry_context(
+        on=(EngineBusy, EngineUnavailable), attempts=EMBED_ATTEMPTS, timeout=EMBED_RETRY_TIMEOUT_S
+    ):
+        with attempt:
+            return await engine.embed(texts)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def embedder_counter(settings: Settings, engine: EngineClient) -> CountsTokens:
+    """Count as the embedder does: here where its directory is, else by asking the engine."""
+    kind, _, place = settings.engine.embedder.partition(":")
+    directory = settings.home / "models" / place
+    if kind == "ctranslate2" and settings.engine.url is None and directory.is_dir():
+        manifest = Manifest.read(directory, verify=False)
+        return Tokenizer.read(directory / manifest.tokenizer).count
+    loop = asyncio.get_running_loop()
+
+    def count(texts: Sequence[str]) -> list[int]:
+        asked = asyncio.run_coroutine_threadsafe(engine.count_tokens(texts, model="embedder"), loop)
+        return asked.result(COUNT_TIMEOUT_S)
+
+    return count
