@@ -16,13 +16,17 @@ EntryState = Literal["searching", "writing", "answered", "failed", "unanswered"]
 
 @dataclass(frozen=True, kw_only=True)
 class ShownSource:
-    """What an answer cites: `score` is the source's calibrated relevance, 0 to 1."""
+    """What an answer cites.
+
+    Attributes:
+        score: the source's calibrated relevance, 0 to 1; None for an answer that was found stored.
+    """
 
     number: int
     document: str
     place: str
     quote: str
-    score: float
+    score: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,7 @@ class Entry:
                         document=citation.document,
                         place=place_in_document(page=citation.page, heading=citation.heading),
                         quote=citation.quote,
-                        score=self._scores[citation.number],
+                        score=self._scores.get(citation.number),
                     )
                     for citation in answer.citations
                 ]

@@ -1,6 +1,5 @@
 """The page as people use it: a real browser, server, database, worker and the default models."""
 
-import contextlib
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -40,6 +40,7 @@ CHROMIUM_FLAGS = [
 ]
 CHECKOUT = Path(__file__).parents[2]
 START_DEADLINE_S = 60
+STOP_DEADLINE_S = 15
 TURN_DEADLINE_MS = 40_000
 COMMANDS = {"engine": ("engine", "serve"), "worker": ("bots", "worker"), "web": ("bots", "web")}
 UPLOAD_LIMIT_MB = 2
@@ -99,27 +100,32 @@ class House:
     postgres: EmbeddedPostgres
     _parts: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def start(self, part: str) -> None:
-        package, verb = COMMANDS[part]
-        with (self.home / f"{part}.log").open("ab") as log:
-            self._parts[part] = subprocess.Popen(
-                [sys.executable, "-m", package, verb],
-                env=self.environment,
-                cwd=CHECKOUT,
-                stdout=log,
-                stderr=log,
-            )
-        ready = {"engine": self.engine_url, "web": self.web_url}.get(part)
-        if ready:
-            _eventually(lambda: _answers(f"{ready}/healthz"), f"{part} is up")
+    def start(self, *parts: str, **settings: str) -> None:
+        """Start parts and wait until they answer; `settings` are added to their environment."""
+        for part in parts:
+            package, verb = COMMANDS[part]
+            with (self.home / f"{part}.log").open("ab") as log:
+                self._parts[part] = subprocess.Popen(
+                    [sys.executable, "-m", package, verb],
+                    env={**self.environment, **settings},
+                    cwd=CHECKOUT,
+                    stdout=log,
+                    stderr=log,
+                )
+        for part, url in (("engine", self.engine_url), ("web", self.web_url)):
+            if part in parts:
+                _eventually(partial(_answers, f"{url}/healthz"), f"{part} is up")
 
-    def stop(self, part: str, *, deadline_s: float = 15) -> int:
-        process = self._parts.pop(part)
-        process.send_signal(signal.SIGTERM)
+    def stop(self, *parts: str) -> list[int]:
+        """Ask parts to stop, as the supervisor does; returns their exit codes."""
+        stopping = [self._parts.pop(part) for part in parts]
+        for process in stopping:
+            process.send_signal(signal.SIGTERM)
         try:
-            return process.wait(deadline_s)
+            return [process.wait(STOP_DEADLINE_S) for process in stopping]
         finally:
-            process.kill()
+            for process in stopping:
+                process.kill()
 
     def resident_mb(self, part: str) -> float:
         status = Path(f"/proc/{self._parts[part].pid}/status").read_text()
@@ -128,9 +134,7 @@ class House:
         return int(match[1]) / 1024
 
     def close(self) -> None:
-        for part in list(self._parts):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.stop(part)
+        self.stop(*self._parts)
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +168,7 @@ def house(default_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         postgres=postgres,
     )
     try:
-        for part in COMMANDS:
-            house.start(part)
+        house.start(*COMMANDS)
         yield house
     finally:
         house.close()
@@ -389,13 +392,15 @@ def test_threads_keep_apart_and_the_page_comes_back_after_a_restart(
 
     assert house.resident_mb("web") < 200
     started = time.monotonic()
-    assert house.stop("web") == 0
+    assert house.stop("web") == [0]
     assert time.monotonic() - started < 4
     expect(ana.page.get_by_text("Connection lost")).to_be_visible()
     house.start("web")
     expect(ana.page.get_by_text("Connection lost")).to_be_hidden(timeout=10_000)
     expect(ana.page.locator(".entry")).to_have_count(1)
     expect(ana.page.locator(".entry")).to_contain_text("train tickets")
+    ana.page.get_by_role("button", name="New thread").click()
+    expect(ana.page.locator(".entry")).to_have_count(0)
 
 
 def test_a_foreign_website_cannot_post(house: House) -> None:
@@ -404,6 +409,26 @@ def test_a_foreign_website_cannot_post(house: House) -> None:
     files = {"files": ("a.txt", b"x")}
     assert httpx.post(url, files=files, headers=foreign).status_code == 403
     assert httpx.get(house.web_url, headers={"Host": "evil.example"}).status_code == 403
+
+
+def test_a_page_for_other_machines_needs_a_password(house: House, browser: Browser) -> None:
+    house.stop("web")
+    command = [sys.executable, "-m", *COMMANDS["web"]]
+    open_to_all = {**house.environment, "PARLEY_WEB__HOST": "0.0.0.0"}
+    refused = subprocess.run(command, env=open_to_all, cwd=CHECKOUT, capture_output=True, text=True)
+    assert refused.returncode == 78
+    assert "PARLEY_WEB__PASSWORD" in refused.stderr
+
+    house.start("web", PARLEY_WEB__HOST="0.0.0.0", PARLEY_WEB__PASSWORD="s3cret")
+    with browser.new_page() as page:
+        page.goto(f"{house.web_url}/healthz")
+        live = f"new WebSocket('{house.web_url.replace('http', 'ws', 1)}/live')"
+        assert page.evaluate(f"new Promise(end => {live}.onclose = () => end('refused'))")
+        page.goto(house.web_url)
+        page.get_by_label("username").fill("ana")
+        page.get_by_label("password").fill("s3cret")
+        page.get_by_role("button", name="Login").click()
+        expect(page.locator("html[data-live]")).to_be_attached(timeout=20_000)
 
 
 def _engine_is_still(house: House) -> bool:
