@@ -13,7 +13,7 @@ Why, in numbers measured with the default model on 2 cores (one CTranslate2 thre
   forced through decoding, a step a token. A few tokens of difference still pay while other work
   waits, many do not; the model decides.
 - A batch delays its oldest member. `Waiting.due_at` bounds that: twice the time the request takes
-  alone, plus the queue it found.
+  alone, plus the work it found before it.
 """
 
 from collections.abc import Hashable, Sequence
@@ -32,10 +32,14 @@ _FIRST_GUESS_LENGTH = 0.6
 """Part of `max_tokens` that an answer takes, before any is known."""
 
 _LONGEST_GUESS_TOKENS = 512
-"""No answer is expected to be longer; requests without `max_tokens` could fill the context."""
+"""No answer is expected to be longer; without `max_tokens` it could fill the context."""
 
 _FAIRNESS_MARGIN = 0.85
 """Part of the bound that plans may use: estimates err, and a busy neighbour lane slows this one."""
+
+_SOON = 0.5
+"""A lane that gets free within this part of the leader's time counts as idle: two busy lanes beat a
+batch on one."""
 
 _REORDER_DEPTH = 8
 """Waiting requests that may overtake; looking further costs time and gains nothing."""
@@ -143,11 +147,11 @@ def next_batch(
         max_batch_tokens: most prompt and new tokens of a batch of several: bounds its memory.
     """
     leader = _leader(waiting, now, lanes_free_at)
-    idle = sum(free_at <= now for free_at in lanes_free_at)
     first = waiting[leader]
     batch = [leader]
-    # Whoever is needed to keep the other idle lanes busy stays behind.
-    spare = len(waiting) - 1 - idle
+    # Whoever is needed to keep the other lanes busy stays behind.
+    soon = now + _SOON * first.alone_s
+    spare = len(waiting) - 1 - sum(free_at <= soon for free_at in lanes_free_at)
     nearest = sorted(
         (at for at, other in enumerate(waiting) if at != leader and other.kind == first.kind),
         key=lambda at: abs(waiting[at].prompt_tokens - first.prompt_tokens),

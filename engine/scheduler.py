@@ -1,4 +1,8 @@
-"""The batching scheduler: a bounded queue in front of a few lanes that run CTranslate2."""
+"""The batching scheduler: a bounded queue in front of a few lanes that run CTranslate2.
+
+A lane is one thread; it asks `engine.batching`, which has the measurements and the rules, what to
+run next. A lane waits a moment for company before it starts: a small part of the prompt's own time.
+"""
 
 import itertools
 import logging
@@ -115,8 +119,8 @@ class Scheduler:
         """
         with self._changed:
             if self._closed or len(self._waiting) >= self._max_queue:
-                raise EngineBusy(retry_after_s=self._time_to_drain_s())
-            job.due_at = job.submitted_at + 2 * job.alone_s + self._time_to_drain_s()
+                raise EngineBusy(retry_after_s=self._work_s() / self._lanes)
+            job.due_at = job.submitted_at + 2 * job.alone_s + self._work_s()
             self._waiting.append(job)
             self._metrics.queue_depth.set(len(self._waiting))
             self._changed.notify_all()
@@ -140,11 +144,11 @@ class Scheduler:
         for thread in self._threads:
             thread.join()
 
-    def _time_to_drain_s(self) -> float:
-        """Seconds until the lanes have done all that waits and runs now."""
+    def _work_s(self) -> float:
+        """Seconds of one lane's work in all that waits and runs now."""
         now = time.monotonic()
         running = sum(max(0.0, free_at - now) for free_at in self._free_at)
-        return (running + sum(job.alone_s for job in self._waiting)) / self._lanes
+        return running + sum(job.alone_s for job in self._waiting)
 
     def _run_lane(self, lane: int) -> None:
         while batch := self._next_batch(lane):
