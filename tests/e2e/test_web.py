@@ -415,11 +415,13 @@ def test_a_page_for_other_machines_needs_a_password(house: House, browser: Brows
     house.stop("web")
     command = [sys.executable, "-m", *COMMANDS["web"]]
     open_to_all = {**house.environment, "PARLEY_WEB__HOST": "0.0.0.0"}
-    refused = subprocess.run(command, env=open_to_all, cwd=CHECKOUT, capture_output=True, text=True)
-    assert refused.returncode == 78
-    assert "PARLEY_WEB__PASSWORD" in refused.stderr
-
+    refused = subprocess.Popen(
+        command, env=open_to_all, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True
+    )
     house.start("web", PARLEY_WEB__HOST="0.0.0.0", PARLEY_WEB__PASSWORD="s3cret")
+    _, said = refused.communicate(timeout=START_DEADLINE_S)
+    assert refused.returncode == 78
+    assert "PARLEY_WEB__PASSWORD" in said
     with browser.new_page() as page:
         page.goto(f"{house.web_url}/healthz")
         live = f"new WebSocket('{house.web_url.replace('http', 'ws', 1)}/live')"
