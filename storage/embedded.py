@@ -88,15 +88,22 @@ class EmbeddedPostgres:
         Raises:
             DatabaseUnusable: the server cannot run here; the text has its last log lines.
         """
+        deadline = time.monotonic() + _START_TIMEOUT_S
         with self._lock():
-            if not self.is_running():
-                self._prepare_folders()
-                if not (self._data / "PG_VERSION").exists():
-                    self._initialise()
-                self._write_configuration()
-                self._launch()
-            self._ensure_database()
-        return self.url
+            while True:
+                if not self.is_running():
+                    self._prepare_folders()
+                    if not (self._data / "PG_VERSION").exists():
+                        self._initialise()
+                    self._write_configuration()
+                    self._launch()
+                try:
+                    self._ensure_database()
+                    return self.url
+                except psycopg.OperationalError as error:
+                    if time.monotonic() > deadline:
+                        raise DatabaseUnusable(f"The database does not answer: {error}") from error
+                    time.sleep(0.2)  # it is going away, or not ready yet
 
     def stop(self) -> None:
         """Disconnect everybody, write everything to disk and end the server; no-op when stopped."""
@@ -194,7 +201,7 @@ class EmbeddedPostgres:
             _let_through(self._log)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
-            self._remove_stale_pid_file()
+            self._remove_stale_pid_files()
             started = self._run(
                 *("pg_ctl", "start", "-D", self._data, "-l", self._log, "-w"),
                 *("-t", _START_TIMEOUT_S),
@@ -202,21 +209,25 @@ class EmbeddedPostgres:
             if started.returncode == 0 and self.is_running():
                 logger.info("database started", extra={"action": "database_started"})
                 return
-            if "shared memory" not in self._log_tail() or time.monotonic() > deadline:
-                raise DatabaseUnusable(f"The database does not start. {self._log_tail()}")
-            time.sleep(0.2)  # children of a killed server still hold its shared memory
+            problem = self._log_tail()
+            dying = "shared memory" in problem or "already exists" in problem
+            if not dying or time.monotonic() > deadline:
+                raise DatabaseUnusable(f"The database does not start. {problem}")
+            time.sleep(0.2)  # a killed server or its children are not quite gone
 
-    def _remove_stale_pid_file(self) -> None:
-        """After a crash the file may name a process that is now somebody else's."""
-        path = self._data / "postmaster.pid"
-        try:
-            pid = int(path.read_text().split("\n", 1)[0])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError, ValueError):
-            path.unlink(missing_ok=True)
-            return
-        if b"postgres" not in command:
-            path.unlink(missing_ok=True)
+    def _remove_stale_pid_files(self) -> None:
+        """After a crash these may name a process that is now somebody else's."""
+        for path in (
+            self._data / "postmaster.pid",
+            self._socket_dir / f".s.PGSQL.{_PORT}.lock",
+        ):
+            try:
+                pid = int(path.read_text().split("\n", 1)[0])
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError, ValueError):
+                command = b""
+            if b"postgres" not in command:
+                path.unlink(missing_ok=True)
 
     def _log_tail(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()

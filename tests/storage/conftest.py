@@ -1,12 +1,14 @@
 """A team with two channels and two people, and the stores on the test's database."""
 
-from collections.abc import Awaitable, Callable
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from storage.documents import Document, Documents, Owner
+from storage.embedded import EmbeddedPostgres
 from storage.identity import Audience, Identities, Keys
 from storage.ingest import ingest
 from storage.pool import Pool
@@ -23,6 +25,21 @@ class Team:
     secret: Audience
     ada: Audience
     bob: Audience
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """Home of `server`; not below pytest's own folder, which the server's user may not enter."""
+    with tempfile.TemporaryDirectory(prefix="parley-test-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def server(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """An embedded server to stop, kill and start; no test relies on its state."""
+    server = EmbeddedPostgres(server_folder)
+    yield server
+    server.stop()
 
 
 @pytest.fixture
