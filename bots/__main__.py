@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(Settings)
         configure_logging(level=settings.log_level, form=settings.log_format)
-        return asyncio.run(args.run(args, settings))
+        code: int = asyncio.run(args.run(args, settings))
+        return code
     except AlreadyRunning as error:
         # Asking twice for what already runs is not a failure.
         _say(error)

@@ -117,7 +117,7 @@ async def _engine(settings: Settings) -> list[Health]:
             models = await client.models()
     except EngineError as error:
         return [_ill("engine", f"{error} Start it with `parley up` or `python -m engine serve`.")]
-    names = ", ".join(model.id for model in models)
+    names = ", ".join(model.name for model in models)
     return [Health(part="engine", healthy=True, detail=f"{settings.engine.effective_url}: {names}")]
 
 

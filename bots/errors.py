@@ -73,16 +73,17 @@ class PortTaken(BotsError):
         self.part = part
         self.port = port
         super().__init__(
-            f"Port {port} on {host}, needed by {part}, is in use by another program; stop it or set "
-            f"PARLEY_{part.upper()}__PORT to a free one."
+            f"Port {port} on {host}, needed by {part}, is in use by another program; stop it or "
+            f"set PARLEY_{part.upper()}__PORT to a free one."
         )
 
 
 class PartFailed(BotsError):
     """A supervised part refuses to start; its own words are in its log."""
 
-    def __init__(self, part: str, *, log: Path | None) -> None:
+    def __init__(self, part: str, *, exit_code: int, log: Path | None) -> None:
         self.part = part
+        self.exit_code = exit_code
         last = ""
         if log is not None and log.is_file():
             lines = log.read_text(errors="replace").strip().splitlines()

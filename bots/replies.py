@@ -38,7 +38,10 @@ BUSY = Reply(
 
 def closest_passage(citation: Citation) -> str:
     """What stands under an answer that no source supports, so that people can judge themselves."""
-    return f"The closest passage that I found: “{citation.quote}” [{citation.number}]"
+    return (
+        "The documents do not confirm this in these words; the passage closest to the question is: "
+        f"“{citation.quote}” [{citation.number}]"
+    )
 
 
 def reply_to(error: BaseException) -> Reply:

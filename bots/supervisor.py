@@ -110,9 +110,7 @@ class Supervisor:
             started_at_s = loop.time()
             code = await self._run_once(part)
             if code == EXIT_CONFIG:
-                self.failure = PartFailed(
-                    part.name, exit_code=code, log=self._log_path(part)
-                )
+                self.failure = PartFailed(part.name, exit_code=code, log=self._log_path(part))
                 self.stop.set()
                 return
             if loop.time() - started_at_s >= STABLE_AFTER_S:

@@ -32,7 +32,7 @@ class Running:
         for child in psutil.Process(self.process.pid).children():
             with contextlib.suppress(psutil.NoSuchProcess):
                 if child.cmdline()[-2:] == [module, verb]:
-                    return child.pid
+                    return int(child.pid)
         return None
 
     def postmaster(self) -> int:
@@ -169,8 +169,7 @@ def test_ctrl_c_stops_every_child_and_leaves_no_orphan(up: Running) -> None:
     family.append(psutil.Process(up.postmaster()))
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(DEADLINE_S) == 0
-    gone, alive = psutil.wait_procs(family, timeout=5)
-    assert not alive
+    assert not psutil.wait_procs(family, timeout=5)[1]
     assert not (up.home / "up.json").exists()
 
 
