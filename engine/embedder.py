@@ -33,8 +33,8 @@ _BATCH_TOKENS = 2048
 _SMALL_REQUEST_TOKENS = 512
 """A request up to this size is a question or a few; larger ones are documents."""
 
-_BULK_NICENESS = 10
-"""Leaves bulk work a tenth of a core that chat wants as well (Linux: 1.25 per step)."""
+_BULK_NICENESS = 5
+"""Leaves bulk work a quarter of a core that chat wants as well (Linux: a factor 1.25 per step)."""
 
 _THREAD_TEXTS = 8
 """More texts than this are tokenized off the event loop."""
