@@ -117,8 +117,7 @@ class Conversations:
     ) -> MessageId:
         """Store a question once, however often the platform delivers it.
 
-        Args:
-            message_ref: the platform's name of the message, unique within the workspace.
+        `message_ref` is the platform's name of the message, unique within the workspace.
 
         Raises:
             MessageNotFound: no such thread for this audience.
@@ -162,12 +161,7 @@ class Conversations:
         limit: int,
         before: MessageId | None = None,
     ) -> list[StoredTurn]:
-        """The last answered questions of a thread, oldest first.
-
-        Args:
-            limit: most questions returned.
-            before: only those asked before this one.
-        """
+        """The last `limit` answered questions of a thread asked before `before`, oldest first."""
         return await self._turns(
             "m.thread_id = %s AND a.id IS NOT NULL AND (%s::uuid IS NULL OR"
             " m.position < (SELECT position FROM messages WHERE id = %s))",
@@ -214,13 +208,9 @@ class Conversations:
     ) -> AnswerId:
         """Store the answer to a question; the first one counts, a second one is dropped.
 
-        Sources whose document was deleted meanwhile are left out.
-
-        Args:
-            text: the whole answer, as shown.
-            model: the version that answered; empty without a model call.
-            prompt_sha256: of the rendered prompt; empty without a model call.
-            sources: everything that the prompt held, cited or not.
+        `model` (the version that answered) and `prompt_sha256` are empty without a model call.
+        `sources` is everything that the prompt held, cited or not; those whose document was deleted
+        meanwhile are left out.
 
         Returns:
             The id of the question's answer, whichever was first.

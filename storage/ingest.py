@@ -2,8 +2,8 @@
 
 Parse, embed and write overlap: each stage works while the next one is busy, with bounded queues
 between them, so that the embedder never waits and memory does not grow with the document. Chunks
-are written as they come, into a version that search does not see; one last transaction makes it visible
-and removes the version before it.
+are written as they come, into a version that search does not see; one last transaction makes it
+visible and removes the version before it.
 """
 
 import asyncio
@@ -107,9 +107,12 @@ async def ingest(
     over. Work that is done is not repeated.
 
     Args:
-        document_id: the document; its bytes lie in `files_dir`.
+        document_id: the document.
+        pool: connections; two are used at once.
+        files_dir: where the bytes of versions lie.
         embed: called with up to `BATCH_CHUNKS` texts at once.
         count_tokens: called in a thread.
+        settings: limits of parsing, sizes of chunks.
 
     Raises:
         DocumentNotFound: deleted before it began.

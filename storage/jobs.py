@@ -65,6 +65,9 @@ async def run_worker(pool: Pool, *, ingest: Ingest) -> None:
     Args:
         pool: needs one connection more than jobs run at once, and one for listening.
         ingest: may be called twice for the same document; the last call counts.
+
+    Raises:
+        StorageUnavailable: the database went away; safe to call again.
     """
     app = App(connector=PsycopgConnector())
 
@@ -86,6 +89,8 @@ async def run_worker(pool: Pool, *, ingest: Ingest) -> None:
                 shutdown_graceful_timeout=SHUTDOWN_S,
                 delete_jobs="successful",
             )
+        except ProcrastinateException as error:
+            raise StorageUnavailable(str(error.__cause__ or error)) from error
         finally:
             recovery.cancel()
             with contextlib.suppress(asyncio.CancelledError):

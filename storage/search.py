@@ -24,9 +24,9 @@ DUPLICATE_SIMILARITY = 0.9
 DUPLICATES_EXPECTED = 4
 """Hits fetched beyond the limit, so that it is still reached when duplicates are dropped."""
 PRIOR_CHUNKS = 30
-"""Chunks without any of the words, added to every collection, so that words have a rarity even where
-there is one chunk. Collections of 1 to 40 XQuAD passages: answerable questions pass 98 % of the time
-instead of 91 %."""
+"""Chunks without any of the words, added to every collection, so that words have a rarity even
+where there is one chunk. Collections of 1 to 40 XQuAD passages: answerable questions pass 98 % of
+the time instead of 91 %."""
 
 _LONGEST_USUAL_WORD = 20
 _COMMENT = re.compile(r"\s*--[^\n]*")
@@ -69,9 +69,12 @@ async def search(
     """Return the chunks that the audience may read and that answer a question best, best first.
 
     Args:
+        pool: connections.
         query: the question, in any language.
         vector: its embedding, a unit vector of shape (dimension,).
+        audience: whose scopes are searched.
         limit: most hits returned, 1 to 50.
+        settings: weights and bounds; they should not vary from call to call.
 
     Returns:
         Hits of different texts. Those below `settings.threshold` are included: whoever answers
@@ -142,8 +145,12 @@ def _statement(settings: SearchSettings) -> bytes:
     """The SQL with the settings' numbers in; constant, so that Postgres plans it once."""
     text = resources.files("storage").joinpath("search.sql").read_text(encoding="utf-8")
     # Without comments it is short enough for the driver to remember how it parsed it.
-    return _COMMENT.sub("", text).format(
-        term_space=TERM_SPACE,
-        prior_chunks=PRIOR_CHUNKS,
-        **settings.model_dump(exclude={"threshold"}),
-    ).encode()
+    return (
+        _COMMENT.sub("", text)
+        .format(
+            term_space=TERM_SPACE,
+            prior_chunks=PRIOR_CHUNKS,
+            **settings.model_dump(exclude={"threshold"}),
+        )
+        .encode()
+    )

@@ -64,8 +64,8 @@ class SearchSettings(Section):
         0.2,
         ge=0,
         le=1,
-        description="Score of the best hit below which nothing counts as found. At the default 98 % "
-        "of answerable questions pass and about 3 % of unanswerable ones.",
+        description="Score of the best hit below which nothing counts as found; at the default "
+        "98 % of answerable questions pass and about 3 % of unanswerable ones.",
     )
     cosine_weight: float = Field(
         18.0, ge=0, description="Evidence per unit of cosine similarity; belongs to the embedder."

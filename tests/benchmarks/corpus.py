@@ -60,7 +60,7 @@ class Embedding:
 
 
 def load_embedding() -> Embedding:
-    """Load the default embedder from `PARLEY_HOME`'s models, which `make up` or `engine pull` made."""
+    """Load the default embedder from `PARLEY_HOME`, where `make up` puts it."""
     directory = Path(os.environ.get("PARLEY_HOME", ".parley")) / "models" / EMBEDDER
     manifest = Manifest.read(directory)
     return Embedding(

@@ -4,7 +4,6 @@ Every passage goes through real ingest, chunking and Postgres. A question counts
 passage that holds its answer. Unanswerable questions are those of articles that are not ingested.
 """
 
-import argparse
 import asyncio
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from storage.ingest import ingest
 from storage.pool import Pool, open_pool
 from storage.search import Hit, search
 from storage.settings import DatabaseSettings, DocumentsSettings, SearchSettings
+from tests.benchmarks import Row
 from tests.benchmarks.corpus import Embedding, load_embedding, xquad
 from tests.benchmarks.database import temporary_database
 
@@ -45,29 +45,34 @@ class Channel:
     files: dict[str, str]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--short", action="store_true", help="every fourth question")
-    parser.add_argument("--data", type=Path, default=None, help="another file in XQuAD's form")
+def run(*, short: bool) -> list[Row]:
+    """Every question in both layouts, or every fourth one with an article per file."""
+    return asyncio.run(_run(short=short))
 
 
-async def run(args: argparse.Namespace) -> int:
-    articles = xquad(args.data)
+async def _run(*, short: bool) -> list[Row]:
+    articles = xquad()
     embedding = load_embedding()
-    questions = await _questions(articles, embedding, step=4 if args.short else 1)
+    questions = await _questions(articles, embedding, step=4 if short else 1)
+    rows = []
     async with temporary_database() as url, open_pool(url, settings=DatabaseSettings()) as pool:
         with tempfile.TemporaryDirectory() as home:
-            rows = []
-            for name, files in _layouts(articles).items():
+            for name, files in list(_layouts(articles).items())[: 1 if short else None]:
                 audience = await _ingest_all(pool, Path(home), name, files, embedding)
                 ranks = [await _rank(pool, q, audience) for group in questions for q in group]
-                rows.append((name, _share(ranks, 1), _share(ranks, 5)))
+                for most, reach in ((1, REACH_AT_1), (5, REACH_AT_5)):
+                    share = _share(ranks, most)
+                    what = f"hit@{most}, {name}, {len(ranks)} questions"
+                    rows.append(
+                        Row(
+                            what=what,
+                            reached=f"{share:.3f}",
+                            target=f">= {reach}",
+                            ok=share >= reach,
+                        )
+                    )
             scores = await _calibration(pool, Path(home), articles, questions, embedding)
-    print(f"{'layout':<24}{'hit@1':>8}{'hit@5':>8}   ({sum(map(len, questions))} questions)")
-    for name, at_1, at_5 in rows:
-        print(f"{name:<24}{at_1:>8.3f}{at_5:>8.3f}")
-    _print_calibration(*scores)
-    good = all(at_1 >= REACH_AT_1 and at_5 >= REACH_AT_5 for _, at_1, at_5 in rows)
-    return 0 if good or args.short else 1
+    return rows + _calibration_rows(*scores)
 
 
 def _layouts(articles: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
@@ -162,7 +167,8 @@ async def _calibration(
     embedding: Embedding,
 ) -> tuple[list[float], list[float]]:
     """Best scores of answerable and of unanswerable questions, each half against the other."""
-    answerable, unanswerable = [], []
+    answerable: list[float] = []
+    unanswerable: list[float] = []
     for half in (0, 1):
         files = _layouts(articles[half::2])["article per file"]
         audience = await _ingest_all(pool, home, f"half {half}", files, embedding)
@@ -174,25 +180,19 @@ async def _calibration(
     return answerable, unanswerable
 
 
-def _print_calibration(answerable: list[float], unanswerable: list[float]) -> None:
+def _calibration_rows(answerable: list[float], unanswerable: list[float]) -> list[Row]:
     default = SearchSettings().threshold
-    print(f"\n{'threshold':<24}{'found':>8}{'falsely':>8}")
+    rows = []
     for threshold in sorted({0.05, 0.1, 0.3, 0.5, default}):
-        shares = [np.mean(np.array(scores) >= threshold) for scores in (answerable, unanswerable)]
-        mark = " (default)" if threshold == default else ""
-        print(f"{f'{threshold:g}{mark}':<24}{shares[0]:>8.3f}{shares[1]:>8.3f}")
+        found, falsely = (
+            np.mean(np.array(scores) >= threshold) for scores in (answerable, unanswerable)
+        )
+        what = f"threshold {threshold:g}{' (default)' if threshold == default else ''}"
+        reached = f"{found:.3f} of answerable, {falsely:.3f} of unanswerable pass"
+        rows.append(Row(what=what, reached=reached))
     for low, high in ((0.0, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
         inside = [low <= score <= high for score in (*answerable, *unanswerable)]
-        right = sum(inside[: len(answerable)])
         if any(inside):
-            print(f"score {low:.1f} to {high:.1f}: {right / sum(inside):.2f} are answerable")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    return asyncio.run(run(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+            share = sum(inside[: len(answerable)]) / sum(inside)
+            rows.append(Row(what=f"score {low} to {high}", reached=f"{share:.2f} are answerable"))
+    return rows

@@ -1,13 +1,15 @@
 """Migration files and the runner."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
 import psycopg
 import pytest
 from procrastinate.schema import SchemaManager
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from storage import migrate as runner
 from storage.errors import (
@@ -26,10 +28,7 @@ SETTINGS = DatabaseSettings()
 
 
 @pytest.fixture
-def empty_database(postgres_url: str, tmp_path: Path) -> AsyncIterator[str]:
-    from psycopg import sql
-    from psycopg.conninfo import make_conninfo
-
+def empty_database(postgres_url: str, tmp_path: Path) -> Iterator[str]:
     name = f"parley_empty_{abs(hash(tmp_path)):x}"
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -55,7 +54,7 @@ def test_the_dimension_is_written_in_one_place() -> None:
 def test_a_gap_or_a_misnamed_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner.resources, "files", lambda _: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path)
     (tmp_path / "0001_one.sql").write_text("SELECT 1")
     (tmp_path / "0003_three.sql").write_text("SELECT 3")
     with pytest.raises(ValueError, match="gaps"):

@@ -16,7 +16,9 @@ async def embed(texts: Sequence[str]) -> NDArray[np.float32]:
     for row, text in enumerate(texts):
         for word in text.casefold().split():
             vectors[row] += _direction(word)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors /= np.maximum(lengths, 1e-6)
+    return vectors
 
 
 @lru_cache(maxsize=100_000)
