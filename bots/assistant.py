@@ -38,7 +38,7 @@ from bots.neutral import Preview, neutral, repetition_start
 from bots.settings import AssistantSettings
 from engine.chat import Sampling
 from engine.client import EngineClient
-from engine.errors import EngineError
+from engine.errors import EngineError, PromptTooLong
 from engine.prompt import ChatMessage, PromptSource, rag_messages
 from storage.conversations import AnswerSource, Conversations, StoredAnswer, StoredTurn
 from storage.documents import Documents
@@ -57,6 +57,9 @@ HISTORY_ANSWER_CHARACTERS = 300
 """What of an earlier answer a follow-up's prompt repeats."""
 STORE_STOPPED_TIMEOUT_S = 5.0
 """For storing what was said before a stop."""
+
+SHORTENED_SHARE = 0.9
+"""Of the length that should fit: tokens are not spread evenly."""
 
 T = TypeVar("T")
 
@@ -241,7 +244,7 @@ class Assistant:
         queries = followups.readings_of(turn.text, earlier)
         contexts = followups.contexts_of(earlier)
         searched = [query[-MAX_QUERY_CHARACTERS:] for query in (*queries, *contexts)]
-        vectors = await turn.clock.engine(self._engine.embed(searched))
+        vectors = await turn.clock.engine(embed_queries(self._engine, searched))
         readings = await asyncio.gather(
             *(
                 self._read(query, vector, turns=index % len(queries), audience=turn.audience)
@@ -407,6 +410,23 @@ class Assistant:
             completion_tokens=turn.completion_tokens,
             timings=timings,
         )
+
+
+async def embed_queries(engine: EngineClient, queries: Sequence[str]) -> NDArray[np.float32]:
+    """Embed what is searched for; of longer texts than the embedder reads, only the end.
+
+    The end, because people paste first and ask last.
+
+    Raises:
+        EngineError: the engine does not answer.
+    """
+    while True:
+        try:
+            return await engine.embed(queries)
+        except PromptTooLong as error:
+            longest = max(len(query) for query in queries)
+            keep = int(longest * SHORTENED_SHARE * error.limit / error.tokens)
+            queries = [query[-keep:] for query in queries]
 
 
 def _messages(turn: _Turn) -> list[ChatMessage]:

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from bots import replies
+from bots.assistant import embed_queries
 from bots.errors import InputUnusable, ServiceMissing, TurnFailed
 from bots.messages import Answer, Answered, Question, TextDelta, place_in_document
 from bots.settings import Settings
@@ -142,7 +143,7 @@ async def _search(args: argparse.Namespace, settings: Settings) -> int:
     query = " ".join(args.query)
     async with open_workplace(settings) as workplace:
         audience = await _audience(workplace, args)
-        vector = (await workplace.engine.embed([query]))[0]
+        vector = (await embed_queries(workplace.engine, [query]))[0]
         hits = await search(
             workplace.pool,
             query=query,

@@ -199,7 +199,7 @@ def test_retrieval_prompt_has_system_history_and_the_question_last() -> None:
     assert messages[0] == ChatMessage(role="system", content=RAG_SYSTEM_TEXT)
     assert messages[1:3] == history
     assert messages[3].role == "user"
-    assert messages[3].content.endswith("And in 2024?")
+    assert messages[3].content.endswith("Question: And in 2024?\nAnswer:")
     assert "15,500 euros" in messages[3].content
 
 
