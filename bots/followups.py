@@ -8,8 +8,7 @@ alone. No word lists, hence no language.
 The constants were chosen on 12 articles of XQuAD (follow-ups with names replaced by "it", elliptic
 ones such as "Why?", unrelated ones): the right passage comes first for 95 % of the pronoun
 follow-ups (91 % alone) and 87 % of the elliptic ones (3 % alone); no unrelated question with an
-answer and 3 % of those without one were joined with their predecessor. `tests.benchmarks followups`
-prints them.
+answer and 3 % of those without one were joined with their predecessor.
 """
 
 import math

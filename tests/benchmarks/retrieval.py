@@ -57,8 +57,8 @@ async def _run(*, short: bool) -> list[Row]:
     rows = []
     async with temporary_database() as url, open_pool(url, settings=DatabaseSettings()) as pool:
         with tempfile.TemporaryDirectory() as home:
-            for name, files in list(_layouts(articles).items())[: 1 if short else None]:
-                audience = await _ingest_all(pool, Path(home), name, files, embedding)
+            for name, files in list(layouts(articles).items())[: 1 if short else None]:
+                audience = await ingest_all(pool, Path(home), name, files, embedding)
                 ranks = [await _rank(pool, q, audience) for group in questions for q in group]
                 for most, reach in ((1, REACH_AT_1), (5, REACH_AT_5)):
                     share = _share(ranks, most)
@@ -75,7 +75,7 @@ async def _run(*, short: bool) -> list[Row]:
     return rows + _calibration_rows(*scores)
 
 
-def _layouts(articles: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
+def layouts(articles: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
     """File names and contents: an article per Markdown file, and a passage per text file."""
     whole, single = {}, {}
     for number, article in enumerate(articles):
@@ -108,9 +108,10 @@ async def _questions(
     return groups
 
 
-async def _ingest_all(
+async def ingest_all(
     pool: Pool, home: Path, channel: str, files: dict[str, str], embedding: Embedding
 ) -> Audience:
+    """Ingest files into a channel of their own."""
     identities = Identities(pool=pool, keys=Keys.load(home=home, secret=None))
     audience = await identities.resolve(platform="benchmark", workspace=channel, channel="c")
     settings = DocumentsSettings()
@@ -170,8 +171,8 @@ async def _calibration(
     answerable: list[float] = []
     unanswerable: list[float] = []
     for half in (0, 1):
-        files = _layouts(articles[half::2])["article per file"]
-        audience = await _ingest_all(pool, home, f"half {half}", files, embedding)
+        files = layouts(articles[half::2])["article per file"]
+        audience = await ingest_all(pool, home, f"half {half}", files, embedding)
         for number, group in enumerate(questions):
             scores = answerable if number % 2 == half else unanswerable
             for question in group:

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - the harmless look-alike of an angle bracket
 """Model output: no address that no document holds, no picture, no tag, nothing hidden."""
 
 import pytest
