@@ -19,7 +19,7 @@ from bots.errors import AlreadyRunning, BotsError, InputUnusable, PartFailed
 from bots.settings import Settings
 from engine.errors import EngineError, SettingsInvalid
 from engine.logs import configure_logging
-from engine.settings import load_settings
+from engine.settings import load_settings, setting_source
 from storage.errors import StorageError
 
 EXIT_USAGE = 2
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         settings = load_settings(Settings)
-        configure_logging(level=settings.log_level, form=settings.log_format)
+        configure_logging(level=_log_level(args, settings), form=settings.log_format)
         code: int = asyncio.run(args.run(args, settings))
         return code
     except AlreadyRunning as error:
@@ -78,6 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     check.add_verb(verbs)
     console.add_verbs(verbs)
     return parser
+
+
+def _log_level(args: argparse.Namespace, settings: Settings) -> str:
+    """The level that was set; by default, a command that ends by itself only warns."""
+    serves = args.run in (_up, _worker, _web)
+    if serves or setting_source("log_level") != "default":
+        return settings.log_level
+    return "WARNING"
 
 
 async def _up(args: argparse.Namespace, settings: Settings) -> int:

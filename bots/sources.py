@@ -27,7 +27,7 @@ LONG_UNIT_CHARACTERS = 300
 NEIGHBOUR_SHARE = 0.5
 """What a sentence inherits from the better one next to it: answers often stand one sentence on."""
 EVIDENCE_SHARE = 0.3
-"""What one unit of a hit's evidence (log odds of its score) counts against overlap with the question;
+"""What one unit of a hit's evidence (log odds of its score) counts against the question's overlap;
 the middle of the plateau, 0.25 to 0.4, where `prompt_economy` loses no answer."""
 SOURCE_OVERHEAD_TOKENS = 8
 """Number, brackets and line breaks around one source in `engine.prompt.rag_messages`."""

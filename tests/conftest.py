@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-import tempfile
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def default_models() -> Path:
-    """Folder of the real default models, fetched as `make up` fetches them, and where it keeps them."""
+    """Folder of the real default models, fetched and kept as `make up` does."""
     home = Path(os.environ.get(TEST_HOME_VARIABLE, CHECKOUT / ".parley")).resolve()
     for name in ("smollm2-135m-instruct", "all-minilm-l6-v2"):
         subprocess.run(
