@@ -20,8 +20,8 @@ from storage.text_units import sentence_spans
 
 SUPPORTED_SHARE = 0.6
 """Share of a sentence's terms, by their rarity among the sources, that one passage must hold."""
-FEW_WORDS = 3
-"""A shorter sentence ("Four.") says something only together with its question."""
+FEW_WORDS = 2
+"""A sentence with fewer telling words ("The answer is 13.") says nothing without its question."""
 MAX_QUOTE_CHARACTERS = 400
 
 _MARKERS = re.compile(r"\s*\[\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*\]")
@@ -144,7 +144,12 @@ class _Judge:
         words = query_terms(sentence)
         if not words:
             return {}
-        few = sum(weight == 1.0 for weight in words.values()) < FEW_WORDS
+        rare = [
+            term
+            for term, weight in words.items()
+            if weight == 1.0 and 0 < self._frequency[term] <= len(self._passages) / 2
+        ]
+        few = len(rare) < FEW_WORDS
         asked = query_terms(self._question) if few else {}
         scored = []
         for source, text, terms in self._passages:

@@ -20,6 +20,8 @@ from storage.text_units import Span, line_spans, sentence_spans
 
 MAX_HITS = 5
 """Hits that spans are taken from: hit@5 is 1.0 where hit@3 is 0.998 (XQuAD, `prompt_economy`)."""
+LEAST_SCORE = 0.02
+"""Hits after the first that score less only distract the model; no answer of XQuAD is lost."""
 WHOLE_SHARE = 0.65
 """Most of the budget that the best hit may take as a whole."""
 LONG_UNIT_CHARACTERS = 300
@@ -59,6 +61,7 @@ def units_of(hits: Sequence[Hit]) -> list[Unit]:
     return [
         Unit(hit=index, position=position, text=hit.text[start:end])
         for index, hit in enumerate(hits[:MAX_HITS])
+        if index == 0 or hit.score >= LEAST_SCORE
         for position, (start, end) in enumerate(_spans(hit.text))
     ]
 
