@@ -152,6 +152,9 @@ def next_batch(
     # Whoever is needed to keep the other lanes busy stays behind.
     soon = now + _SOON * first.alone_s
     spare = len(waiting) - 1 - sum(free_at <= soon for free_at in lanes_free_at)
+    # No lane takes more than its share: a long batch at the end would leave the others idle.
+    helpers = sum(free_at <= now + first.alone_s for free_at in lanes_free_at)
+    spare = min(spare, -(-len(waiting) // (1 + helpers)) - 1)
     nearest = sorted(
         (at for at, other in enumerate(waiting) if at != leader and other.kind == first.kind),
         key=lambda at: abs(waiting[at].prompt_tokens - first.prompt_tokens),

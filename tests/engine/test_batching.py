@@ -75,6 +75,12 @@ def test_nearly_equal_lengths_share_a_batch_when_others_wait() -> None:
     assert choose(queue[:2], others_free_at=1.0) in ([0, 1], [1, 0])
 
 
+def test_no_lane_takes_more_than_its_share_of_what_the_next_one_could_do() -> None:
+    queue = [waiting(60, 64, queue_s=60) for _ in range(4)]
+    assert len(choose(queue, others_free_at=0.3)) == 2
+    assert len(choose(queue, others_free_at=100.0)) > 2
+
+
 def test_the_longest_goes_first_unless_somebody_would_be_late() -> None:
     patient = [waiting(150, 20, queue_s=60), waiting(150, 20, queue_s=60), waiting(700, 200)]
     assert choose(patient) == [2]
