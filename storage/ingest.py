@@ -46,6 +46,8 @@ QUEUED_BATCHES = 2
 BATCH_BLOCKS = 64
 PROGRESS_INTERVAL_S = 0.5
 """How often progress is written, and how soon a deletion or a newer version is noticed."""
+GROWTH_TO_ANALYZE = 0.1
+"""Part of the chunks known to the planner that may be new to it; autovacuum's own default."""
 UNKNOWN_END = 0.95
 """Most progress shown for a format whose length is known only at its end."""
 
@@ -495,7 +497,25 @@ async def _publish(pool: Pool, files_dir: Path, version: _Version, progress: _Pr
         )
     if old is not None:
         version_path(files_dir, version.document_id, old).unlink(missing_ok=True)
+    await _refresh_statistics(pool, added=progress.written)
     logger.info(
         "document ready",
         extra={"action": "document_ready", "chunks": progress.written},
     )
+
+
+async def _refresh_statistics(pool: Pool, *, added: int) -> None:
+    """Let the planner know a collection that has grown much, before autovacuum's next round.
+
+    Without it, a search right after the first ingest takes 30 ms on 170 chunks instead of 2.
+    """
+    async with pool.connection() as connection:
+        found = await connection.execute(
+            "SELECT reltuples FROM pg_class WHERE oid = 'chunk_vectors'::regclass"
+        )
+        if added > GROWTH_TO_ANALYZE * max((await one_row(found))[0], 0):
+            await connection.execute("SET LOCAL statement_timeout = '10min'")
+            await connection.execute(
+                "ANALYZE documents, chunks, chunk_vectors, chunk_terms, term_frequencies,"
+                " scope_sizes"
+            )

@@ -125,3 +125,15 @@ async def test_text_that_postgres_cannot_hold_is_mended(put: Puts, find: Finds, 
     document = await put("odd.txt", "A zero \x00 byte and an umlaut \u00fc.", team.general)
     assert document.status == "ready"
     assert len(await find("umlaut", team.general)) == 1
+
+
+async def test_the_planner_knows_a_collection_right_after_it_has_grown(
+    put: Puts, team: Team, pool: Pool
+) -> None:
+    await put("long.txt", PARAGRAPHS, team.general)
+    async with pool.connection() as connection:
+        found = await connection.execute(
+            "SELECT reltuples FROM pg_class"
+            " WHERE oid IN ('chunk_vectors'::regclass, 'chunk_terms'::regclass)"
+        )
+        assert [count for (count,) in await found.fetchall()] == [BATCH_CHUNKS * 6] * 2
