@@ -132,7 +132,7 @@ class DocumentsSettings(Section):
         chunking.MAX_TOKENS,
         ge=32,
         le=8192,
-        description="Most embedder tokens of a chunk with its headings; all-MiniLM-L6-v2 reads 256.",
+        description="Most embedder tokens of a chunk with its headings; the default reads 256.",
     )
     chunk_small_tokens: int = Field(
         chunking.SMALL_TOKENS,
