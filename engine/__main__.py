@@ -120,12 +120,14 @@ async def serve(settings: EngineSettings, *, models_dir: Path) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import uvicorn
 
+    from engine.memory import share_arenas
     from engine.metrics import Metrics
     from engine.registry import Registry
     from engine.scheduler import Scheduler
     from engine.server import build_app
 
     logger = logging.getLogger("engine")
+    share_arenas()
     try:
         listener = socket.create_server((settings.host, settings.port), backlog=1024)
     except OSError as error:
