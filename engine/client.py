@@ -110,7 +110,7 @@ class EngineClient:
         ):
             await self._check(response)
             try:
-                async for delta in chat_deltas(response.aiter_lines()):
+                async for delta in chat_deltas(response.aiter_bytes()):
                     yield delta
             except StreamFailed as failure:
                 raise self._error(502, failure.error, response) from failure

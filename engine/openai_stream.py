@@ -7,7 +7,7 @@ from dataclasses import asdict
 from engine.chat import ChatDelta, FinishReason, Sampling
 from engine.prompt import ChatMessage
 
-_DONE = "[DONE]"
+_DONE = b"[DONE]"
 
 
 class StreamFailed(Exception):
@@ -37,11 +37,11 @@ def chat_body(model: str, messages: Sequence[ChatMessage], sampling: Sampling) -
     return body
 
 
-async def chat_deltas(lines: AsyncIterator[str]) -> AsyncGenerator[ChatDelta, None]:
+async def chat_deltas(body: AsyncIterator[bytes]) -> AsyncGenerator[ChatDelta, None]:
     """Yield the pieces of a streamed chat answer.
 
     Args:
-        lines: the response's lines, server-sent events.
+        body: the response's bytes, server-sent events, in pieces of any size.
 
     Raises:
         StreamFailed: the server sent an error.
@@ -50,9 +50,9 @@ async def chat_deltas(lines: AsyncIterator[str]) -> AsyncGenerator[ChatDelta, No
     model = ""
     reason: FinishReason | None = None
     usage: dict[str, int] = {}
-    async for line in lines:
-        data = line.removeprefix("data:").strip()
-        if not line.startswith("data:") or data == _DONE:
+    async for line in _lines(body):
+        data = line.removeprefix(b"data:").strip()
+        if not line.startswith(b"data:") or data == _DONE:
             continue  # comments, event names and the empty lines between events
         chunk = json.loads(data)
         if chunk.get("error"):
@@ -73,3 +73,18 @@ async def chat_deltas(lines: AsyncIterator[str]) -> AsyncGenerator[ChatDelta, No
         prompt_tokens=usage.get("prompt_tokens", 0),
         completion_tokens=usage.get("completion_tokens", 0),
     )
+
+
+async def _lines(body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Split at line feeds only.
+
+    httpx's own `aiter_lines` also splits at U+2028, form feeds and the like, which stand unescaped
+    inside the JSON of many servers.
+    """
+    rest = b""
+    async for piece in body:
+        *complete, rest = (rest + piece).split(b"\n")
+        for line in complete:
+            yield line
+    if rest:
+        yield rest

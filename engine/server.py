@@ -181,7 +181,7 @@ async def _chunks(
 
 
 def _event(chunk: dict[str, object]) -> bytes:
-    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
 def _model(entry: Entry, name: str) -> dict[str, object]:

@@ -68,7 +68,7 @@ class Upstream:
         try:
             async with self._http.stream("POST", "/chat/completions", json=body) as response:
                 await self._check(response)
-                async for delta in chat_deltas(response.aiter_lines()):
+                async for delta in chat_deltas(response.aiter_bytes()):
                     yield replace(delta, model=self._name)
         except httpx.HTTPError as error:
             raise EngineUnavailable(self._url, type(error).__name__) from error
