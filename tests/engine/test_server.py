@@ -364,7 +364,7 @@ async def test_a_full_queue_answers_429_with_a_time_to_come_back(
 
 
 async def test_a_deadline_ends_waiting_and_running_requests(serve: Serve, tmp_path: Path) -> None:
-    with serve(tmp_path, replicas=1, request_timeout_s=0.05) as engine:
+    with serve(tmp_path, replicas=1, request_timeout_s=0.01) as engine:
         async with EngineClient(url=engine.url) as ours:
             message = ChatMessage(role="user", content="x")
             with pytest.raises(DeadlineExceeded):
