@@ -45,7 +45,7 @@ class DatabaseSettings(Section):
         "database is first migrated. 2000 is the most that an HNSW index holds.",
     )
     hnsw_ef_search: int = Field(
-        100,
+        120,
         ge=10,
         le=1000,
         description="Nodes that a vector search keeps in view: recall@10 against milliseconds; the "
