@@ -24,7 +24,7 @@ from storage.embedded import database_url
 from storage.errors import StorageUnavailable
 from storage.identity import DocumentId
 from storage.ingest import CountsTokens, ingest
-from storage.jobs import run_worker
+from storage.jobs import run_worker, until_stopped
 from storage.pool import Pool, open_pool
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ async def work(settings: Settings) -> None:
         open_pool(url, settings=settings.database) as pool,
         engine_client(settings) as engine,
     ):
-        await _work_on(pool, engine, settings)
+        await until_stopped(_work_on(pool, engine, settings))
 
 
 async def _work_on(pool: Pool, engine: EngineClient, settings: Settings) -> None:

@@ -7,7 +7,9 @@ exists without the other, and no further server is needed.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 from uuid import UUID
 
 from procrastinate import App, BaseRetryStrategy, JobContext, PsycopgConnector, RetryDecision
@@ -57,8 +59,22 @@ async def defer_ingest(connection: Connection, document_id: DocumentId) -> None:
         raise error.__cause__ or error from None
 
 
+async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run until `work` ends, or SIGINT or SIGTERM cancels it.
+
+    Why not procrastinate's own handlers: they stay with its first run, and a worker that has
+    outlived an outage, which is a second run, would no longer hear a signal.
+    """
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
 async def run_worker(pool: Pool, *, ingest: Ingest) -> None:
-    """Work until SIGINT or SIGTERM, or until cancelled.
+    """Work until cancelled.
 
     Jobs of workers that were killed run again within `STALLED_AFTER_S` and a second.
 
@@ -88,6 +104,7 @@ async def run_worker(pool: Pool, *, ingest: Ingest) -> None:
                 stalled_worker_timeout=STALLED_AFTER_S,
                 shutdown_graceful_timeout=SHUTDOWN_S,
                 delete_jobs="successful",
+                install_signal_handlers=False,
             )
         except ProcrastinateException as error:
             raise StorageUnavailable(str(error.__cause__ or error)) from error

@@ -128,6 +128,7 @@ class House:
         finally:
             for process in stopping:
                 process.kill()
+                process.wait()
 
     def resident_mb(self, part: str) -> float:
         status = Path(f"/proc/{self._parts[part].pid}/status").read_text()
@@ -157,7 +158,7 @@ def house(default_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "PARLEY_WEB__PORT": str(web_port),
         "PARLEY_ENGINE__PORT": str(engine_port),
         "PARLEY_DOCUMENTS__MAX_UPLOAD_MB": str(UPLOAD_LIMIT_MB),
-        "PARLEY_DATABASE__CONNECT_TIMEOUT_S": "1",
+        "PARLEY_DATABASE__CONNECT_TIMEOUT_S": "3",
     }
     postgres = EmbeddedPostgres(home)
     postgres.start()
@@ -388,6 +389,9 @@ def test_a_question_survives_a_database_that_is_down(house: House, join: Joins) 
         house.postgres.start()
     entry.get_by_role("button", name="Retry").click()
     expect(entry).to_have_class(re.compile("answered"), timeout=TURN_DEADLINE_MS)
+    # The worker has seen the outage, too, and still hears a signal.
+    assert house.stop("worker") == [0]
+    house.start("worker")
 
 
 @pytest.mark.usefixtures("handbook")

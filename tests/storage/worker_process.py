@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from storage.identity import DocumentId
 from storage.ingest import ingest
-from storage.jobs import run_worker
+from storage.jobs import run_worker, until_stopped
 from storage.pool import open_pool
 from storage.settings import DatabaseSettings, DocumentsSettings
 from tests.storage.embedding import count_tokens, embed
@@ -33,7 +33,7 @@ async def main(url: str, files_dir: Path, pause_s: float) -> None:
                 settings=DocumentsSettings(),
             )
 
-        await run_worker(pool, ingest=work)
+        await until_stopped(run_worker(pool, ingest=work))
 
 
 if __name__ == "__main__":
