@@ -62,7 +62,7 @@ class Told:
 
 
 class Bare:
-    """CTranslate2 without us: `LANES` replicas of one thread, as DESIGN measured best."""
+    """CTranslate2 without us: `LANES` replicas of one thread, the best arrangement measured."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
