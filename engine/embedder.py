@@ -115,7 +115,6 @@ class Encoder:
 class _Run:
     """One encoder call of one or more requests' texts."""
 
-    priority: int
     number: int
     ids: list[list[int]] = field(compare=False)
     deliver: Callable[[NDArray[np.float32] | Exception], None] = field(compare=False)
@@ -256,7 +255,6 @@ class Embedder:
 
             runs.append(
                 _Run(
-                    priority=0,
                     number=next(self._numbers),
                     ids=[ids[at] for at in positions],
                     deliver=deliver,
