@@ -34,7 +34,7 @@ _FIRST_GUESS_LENGTH = 0.6
 _LONGEST_GUESS_TOKENS = 512
 """No answer is expected to be longer; without `max_tokens` it could fill the context."""
 
-_FAIRNESS_MARGIN = 0.85
+_FAIRNESS_MARGIN = 0.75
 """Part of the bound that plans may use: estimates err, and a busy neighbour lane slows this one."""
 
 _SOON = 0.5

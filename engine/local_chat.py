@@ -65,6 +65,7 @@ class LocalChat:
             seed=sampling.seed if sampling.temperature > 0 else None,
             emit=post,
             done=lambda end: post(end if isinstance(end, Exception) else _Finished(end)),
+            arrived_at=arrived,
         )
         self._scheduler.submit(job)
         try:

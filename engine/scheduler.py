@@ -4,11 +4,12 @@ A lane is one thread; it asks `engine.batching`, which has the measurements and 
 run next. A lane waits a moment for company before it starts: a small part of the prompt's own time.
 """
 
+import bisect
 import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from engine.batching import Waiting, next_batch
@@ -38,6 +39,7 @@ class Job:
 
     Attributes:
         emit: called from a lane's thread with each new token id, end tokens left out.
+        arrived_at: `time.monotonic()` when its request came in.
         done: called once from a lane's thread: with the finish reason, or with what went wrong.
     """
 
@@ -50,7 +52,7 @@ class Job:
     done: Callable[[FinishReason | Exception], None]
     cancelled: bool = False
     new_tokens: int = 0
-    submitted_at: float = field(default_factory=time.monotonic)
+    arrived_at: float = field(default_factory=time.monotonic)
     due_at: float = 0.0
     number: int = field(default_factory=lambda: next(_job_numbers))
 
@@ -123,9 +125,14 @@ class Scheduler:
         """
         with self._changed:
             if self._closed or len(self._waiting) >= self._max_queue:
-                raise EngineBusy(retry_after_s=self._work_s() / self._lanes)
-            job.due_at = job.submitted_at + 2 * job.alone_s + self._work_s()
-            self._waiting.append(job)
+                raise EngineBusy(retry_after_s=self._work_s(self._waiting) / self._lanes)
+            # A long prompt is tokenized for longer, but keeps the place of its arrival.
+            place = bisect.bisect_right(
+                self._waiting, job.arrived_at, key=lambda waiting: waiting.arrived_at
+            )
+            before = self._work_s(self._waiting[:place])
+            job.due_at = job.arrived_at + 2 * job.alone_s + before
+            self._waiting.insert(place, job)
             self._metrics.queue_depth.set(len(self._waiting))
             self._changed.notify_all()
 
@@ -148,11 +155,11 @@ class Scheduler:
         for thread in self._threads:
             thread.join()
 
-    def _work_s(self) -> float:
-        """Seconds of one lane's work in all that waits and runs now."""
+    def _work_s(self, waiting: Sequence[Job]) -> float:
+        """Seconds of one lane's work in these jobs and all that runs now."""
         now = time.monotonic()
         running = sum(max(0.0, free_at - now) for free_at in self._free_at)
-        return running + sum(job.alone_s for job in self._waiting)
+        return running + sum(job.alone_s for job in waiting)
 
     def _run_lane(self, lane: int) -> None:
         while batch := self._next_batch(lane):
@@ -190,7 +197,7 @@ class Scheduler:
             self._batch_wait_s,
             _PATIENCE * oldest.generator.cost.prefill_s(len(oldest.prompt)),
         )
-        return oldest.submitted_at + longest - time.monotonic()
+        return oldest.arrived_at + longest - time.monotonic()
 
     def _take(self, lane: int, ready: list[Job]) -> list[Job]:
         now = time.monotonic()

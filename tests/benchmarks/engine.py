@@ -90,8 +90,16 @@ class Bare:
             )
         )
 
-    def generate(self, asks: Sequence[Ask], *, max_batch_size: int = 0) -> int:
-        """Generate for several requests of equal sampling; return the number of new tokens."""
+    def generate(
+        self, asks: Sequence[Ask], *, max_batch_size: int = 0, tokens: int | None = None
+    ) -> int:
+        """Generate for several requests of equal sampling; return the number of new tokens.
+
+        Args:
+            asks: the requests.
+            max_batch_size: 0 is one batch.
+            tokens: exactly so many for each; None lets an answer end.
+        """
         sampling = asks[0].sampling
         assert sampling.max_tokens is not None
         drawn: dict[str, Any] = {"sampling_topk": 1}
@@ -104,26 +112,26 @@ class Bare:
         results = self.model.generate_batch(
             [ask.prompt for ask in asks],
             max_batch_size=max_batch_size,
-            max_length=sampling.max_tokens,
+            max_length=tokens or sampling.max_tokens,
+            min_length=tokens or 0,
             end_token=self._end,
             include_prompt_in_result=False,
             **drawn,
         )
         return sum(len(result.sequences_ids[0]) for result in results)
 
-    def in_lanes(self, lanes: Sequence[Sequence[Ask]]) -> int:
-        """Run each lane's requests one after the other; return the number of new tokens."""
-        counts = [0] * len(lanes)
+    def in_lanes(self, lanes: Sequence[Sequence[tuple[Ask, int]]]) -> None:
+        """Run each lane's requests one after the other, each to its number of tokens."""
 
-        def run(lane: int) -> None:
-            counts[lane] = sum(self.generate([ask]) for ask in lanes[lane])
+        def run(lane: Sequence[tuple[Ask, int]]) -> None:
+            for ask, tokens in lane:
+                self.generate([ask], tokens=tokens)
 
-        threads = [threading.Thread(target=run, args=(lane,)) for lane in range(len(lanes))]
+        threads = [threading.Thread(target=run, args=(lane,)) for lane in lanes]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        return sum(counts)
 
 
 def run(*, short: bool) -> list[Row]:
@@ -179,9 +187,13 @@ async def _ask(client: EngineClient, ask: Ask) -> Told:
     return Told(first_s=first, total_s=time.perf_counter() - started, tokens=tokens)
 
 
-async def _ask_all(url: str, asks: Sequence[Ask]) -> list[Told]:
+async def _ask_all(url: str, asks: Sequence[Ask], *, apart_s: float = 0.0) -> list[Told]:
+    async def later(client: EngineClient, at: int) -> Told:
+        await asyncio.sleep(at * apart_s)
+        return await _ask(client, asks[at])
+
     async with EngineClient(url=url, timeout_s=600) as client:
-        return await asyncio.gather(*[_ask(client, ask) for ask in asks])
+        return await asyncio.gather(*[later(client, at) for at in range(len(asks))])
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -233,27 +245,36 @@ def _mixed(bare: Bare, engine: EngineProcess, *, short: bool) -> list[Row]:
         )
         for prompt, new, temperature, top_p in shapes
     ]
-    alone = [_timed(partial(bare.generate, [ask]))[0] for ask in asks]
-    lanes = [[asks[at] for at in lane] for lane in _longest_first(alone)]
-    bare_s, bare_tokens = _timed(lambda: bare.in_lanes(lanes))
-    ours_s, told = _timed(lambda: asyncio.run(_ask_all(engine.url, asks)))
-    ours_rate = sum(one.tokens for one in told) / ours_s
-    bare_rate = bare_tokens / bare_s
-    before = [0.0, *itertools.accumulate(alone[:-1])]
-    share = max(
-        one.total_s / (2 * by_itself + queue)
-        for one, by_itself, queue in zip(told, alone, before, strict=True)
-    )
+    rates, shares = [], []
+    for _ in range(1 if short else 3):
+        # Connections made at once arrive in any order; "the queue before" needs a known one.
+        ours_s, told = _timed(lambda: asyncio.run(_ask_all(engine.url, asks, apart_s=0.02)))
+        # Answers are drawn, so their lengths differ from run to run: bare does this run's work.
+        work = [(ask, one.tokens) for ask, one in zip(asks, told, strict=True)]
+        alone = [_timed(partial(bare.generate, [ask], tokens=tokens))[0] for ask, tokens in work]
+        lanes = [[work[at] for at in lane] for lane in _longest_first(alone)]
+        bare_s, _ = _timed(partial(bare.in_lanes, lanes))
+        tokens = sum(one.tokens for one in told)
+        rates.append((bare_s / ours_s, tokens / ours_s, tokens / bare_s))
+        before = [0.0, *itertools.accumulate(alone[:-1])]
+        shares.append(
+            max(
+                one.total_s / (2 * by_itself + queue)
+                for one, by_itself, queue in zip(told, alone, before, strict=True)
+            )
+        )
+    share = statistics.median(shares)
+    part, ours_rate, bare_rate = statistics.median_low(rates)
     return [
         Row(
-            what="8 requests of mixed length and sampling, tokens/s",
+            what="8 requests of mixed length and sampling, tokens/s (median run)",
             reached=f"{ours_rate:.1f}, best by hand {bare_rate:.1f}",
             target="0.85 x by hand",
-            ok=ours_rate >= 0.85 * bare_rate,
+            ok=part >= 0.85,
         ),
         Row(
-            what="longest wait / (2 x alone + queue before)",
-            reached=f"{share:.2f}",
+            what="longest wait / (2 x alone + queue before), median run",
+            reached=f"{share:.2f} ({', '.join(f'{one:.2f}' for one in shares)})",
             target="<= 1",
             ok=share <= 1,
         ),
