@@ -35,6 +35,83 @@ class WebSettings(Section):
     )
 
 
+class SlackSettings(Section):
+    """`[slack]`: the Slack app. Socket Mode with two tokens is enough for one workspace."""
+
+    bot_token: SecretStr | None = Field(
+        None,
+        description="Bot token (`xoxb-…`) of the one workspace that the app serves; unset = "
+        "workspaces install it by OAuth. Environment only.",
+    )
+    app_token: SecretStr | None = Field(
+        None, description="App-level token (`xapp-…`) for Socket Mode. Environment only."
+    )
+    signing_secret: SecretStr | None = Field(
+        None,
+        description="Signs what Slack sends in HTTP mode, which needs it. Environment only.",
+    )
+    client_id: str | None = Field(
+        None, description="OAuth client; with `client_secret`, several workspaces may install."
+    )
+    client_secret: SecretStr | None = Field(
+        None, description="Secret of the OAuth client. Environment only."
+    )
+    redirect_url: str | None = Field(
+        None,
+        description="Public address of `/slack/oauth_redirect`; unset = the one that the app's "
+        "configuration at Slack names.",
+    )
+    mode: Literal["socket", "http"] = Field(
+        "socket", description="How events arrive: over a WebSocket that we open, or by HTTP."
+    )
+    base_url: str = Field(
+        "https://slack.com/api/", description="Root of Slack's Web API; another one in tests."
+    )
+    host: str = Field("127.0.0.1", description="Interface for events by HTTP and for OAuth.")
+    port: int = Field(8802, ge=0, le=65535, description="Port for events by HTTP and for OAuth.")
+    admins: tuple[str, ...] = Field(
+        (), description="Slack user ids that may use admin verbs besides workspace admins."
+    )
+    file_hosts: tuple[str, ...] = Field(
+        ("files.slack.com",), description="Hosts that shared files are downloaded from, by https."
+    )
+    max_concurrent_turns: int = Field(
+        4, ge=1, le=64, description="Questions answered at once; further ones see their position."
+    )
+    edit_interval_s: float = Field(
+        1.0, gt=0, description="Shortest time between two edits of one streamed message."
+    )
+    request_timeout_s: float = Field(
+        15.0, gt=0, description="Deadline of one call to Slack's Web API."
+    )
+    hello_timeout_s: float = Field(
+        10.0, gt=0, description="Wait for a new socket's hello before another one is tried."
+    )
+    ping_interval_s: float = Field(
+        5.0, gt=0, description="Between pings of the socket; after four unanswered it is dead."
+    )
+    uninstall_grace_days: float = Field(
+        7.0, ge=0, description="Between the app's removal from a workspace and its data's deletion."
+    )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the app can start: it is identified, and events have a way in."""
+        identified = self.bot_token is not None or self.oauth
+        way_in = self.app_token if self.mode == "socket" else self.signing_secret
+        return identified and way_in is not None
+
+    @property
+    def oauth(self) -> bool:
+        """Whether workspaces install the app by OAuth."""
+        return self.client_id is not None and self.client_secret is not None
+
+    @property
+    def api_url(self) -> str:
+        """`base_url` with one trailing slash."""
+        return self.base_url.rstrip("/") + "/"
+
+
 class Settings(ProcessSettings):
     """Everything that can be set, env over `parley.toml` over defaults."""
 
@@ -51,3 +128,4 @@ class Settings(ProcessSettings):
     search: SearchSettings = Field(default_factory=SearchSettings)
     assistant: AssistantSettings = Field(default_factory=AssistantSettings)
     web: WebSettings = Field(default_factory=WebSettings)
+    slack: SlackSettings = Field(default_factory=SlackSettings)

@@ -1,0 +1,48 @@
+"""What every Slack listener works with, opened once by `bots.slack_bot.process`."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from slack_sdk.web.async_client import AsyncWebClient
+
+from bots.administration import Administration
+from bots.settings import SlackSettings
+from bots.slack_bot.people import People
+from bots.slack_bot.web_api import SlackCalls
+from bots.turns import Turns
+from bots.workplace import Workplace
+from feedback import Feedback
+from storage.deliveries import Deliveries
+from storage.installations import Installations
+from storage.members import Members
+from storage.places import Places
+from storage.runs import Runs
+
+SURFACE = "slack"
+"""Name of the platform in `Identities.resolve`, and of the queue of turns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlackContext:
+    """Everything below the listeners.
+
+    Attributes:
+        calls: wraps a workspace's client with deadlines, patience and priorities; one object per
+            token however often it is asked.
+        client_for: the client of the workspace that Slack calls `team`, with its token (rotated
+            where that is due); raises `NotInstalled` where there is none.
+    """
+
+    settings: SlackSettings
+    workplace: Workplace
+    turns: Turns
+    feedback: Feedback
+    places: Places
+    deliveries: Deliveries
+    installations: Installations
+    members: Members
+    runs: Runs
+    administration: Administration
+    people: People
+    calls: Callable[[AsyncWebClient], SlackCalls]
+    client_for: Callable[[str], Awaitable[AsyncWebClient]]
