@@ -8,55 +8,26 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from storage.answers import (
+    ANSWER_COLUMNS,
+    ANSWER_SOURCES,
+    answer_of,
+    insert_answer,
+    make_current,
+)
+from storage.answers import AnswerSource as AnswerSource
+from storage.answers import StoredAnswer as StoredAnswer
 from storage.errors import MessageNotFound
 from storage.identity import (
     AnswerId,
     Audience,
-    ChunkId,
-    DocumentId,
     Keys,
     MemberId,
     MessageId,
     ThreadId,
 )
+from storage.jobs import TurnKind, defer_turn
 from storage.pool import Connection, Pool, one_row
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnswerSource:
-    """A chunk that was retrieved for an answer.
-
-    Attributes:
-        number: its number in the prompt.
-        score: calibrated, as search gave it.
-        quote: the passage that supports the answer where the answer cites the source, else None.
-    """
-
-    number: int
-    chunk_id: ChunkId
-    document_id: DocumentId
-    document: str
-    page: int | None
-    heading: str | None
-    score: float
-    quote: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredAnswer:
-    """An answer as it was given."""
-
-    id: AnswerId
-    message_id: MessageId
-    text: str
-    found: bool
-    finish_reason: str
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
-    timings_ms: Mapping[str, float]
-    sources: tuple[AnswerSource, ...]
-    created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +36,7 @@ class StoredTurn:
 
     Attributes:
         author: the asker's display name; None where it is not known.
+        author_id: None where it was not kept, or the person was forgotten.
         message_ref: the platform's name of the message; None where it was not kept.
     """
 
@@ -72,6 +44,7 @@ class StoredTurn:
     thread_id: ThreadId
     message_ref: str | None
     author: str | None
+    author_id: MemberId | None
     text: str
     asked_at: datetime
     answer: StoredAnswer | None
@@ -98,13 +71,7 @@ class Conversations:
     async def ensure_thread(self, ref: str, *, audience: Audience) -> ThreadId:
         """Find or make the thread that the platform calls `ref` in the audience's place."""
         async with self._pool.connection() as connection:
-            found = await connection.execute(
-                "INSERT INTO threads (workspace_id, scope_id, platform_ref) VALUES (%s, %s, %s)"
-                " ON CONFLICT ON CONSTRAINT threads_ref"
-                " DO UPDATE SET platform_ref = excluded.platform_ref RETURNING id",
-                [audience.workspace_id, audience.place_id, ref],
-            )
-            return ThreadId((await one_row(found))[0])
+            return await _ensure_thread(connection, ref, audience)
 
     async def add_question(
         self,
@@ -129,18 +96,102 @@ class Conversations:
             )
             if await thread.fetchone() is None:
                 raise MessageNotFound(thread_id)
-            message = await connection.execute(
-                "INSERT INTO messages (thread_id, member_id, text) VALUES (%s, %s, %s)"
-                " RETURNING id",
-                [thread_id, author_id, text.replace("\0", " ")],
+            message_id, _ = await _add_message(
+                connection, thread_id, audience, text, message_ref, author_id
             )
-            message_id = MessageId((await one_row(message))[0])
-            handled_by = await claim(
-                connection, audience=audience, ref=message_ref, message_id=message_id
+            return message_id
+
+    async def accept_question(
+        self,
+        *,
+        audience: Audience,
+        thread_ref: str,
+        message_ref: str,
+        text: str,
+        author_id: MemberId | None,
+        surface: str,
+        place: Mapping[str, str],
+        kind: TurnKind = "answer",
+    ) -> tuple[MessageId, bool]:
+        """Store a question and queue the work on it, both or neither, however often it comes.
+
+        Args:
+            surface: the queue, which `storage.jobs.run_turns` serves.
+            place: what the surface needs to find the place of the answer; ids, never text.
+
+        Returns:
+            The question's id, and whether this call stored it.
+
+        Raises:
+            StorageUnavailable: nothing was stored; safe to retry.
+        """
+        async with self._pool.connection() as connection:
+            thread_id = await _ensure_thread(connection, thread_ref, audience)
+            message_id, new = await _add_message(
+                connection, thread_id, audience, text, message_ref, author_id
             )
-            if handled_by != message_id:
-                await connection.execute("DELETE FROM messages WHERE id = %s", [message_id])
-            return handled_by
+            if new:
+                await defer_turn(connection, message_id, surface=surface, place=place, kind=kind)
+            return message_id, new
+
+    async def import_turn(
+        self,
+        *,
+        audience: Audience,
+        thread_ref: str,
+        message_ref: str,
+        text: str,
+        author_id: MemberId | None,
+        answer_text: str | None,
+        asked_at: datetime,
+    ) -> MessageId:
+        """Store what was said in a thread before the assistant was asked there; nobody answers it.
+
+        It takes its place before the first question that is younger than `asked_at`, and always
+        before the newest one. A message that is stored already stays as it is.
+
+        Args:
+            answer_text: what was replied to it, where the platform shows that.
+            asked_at: the platform's time of the message.
+        """
+        async with self._pool.connection() as connection:
+            thread_id = await _ensure_thread(connection, thread_ref, audience)
+            message_id, new = await _add_message(
+                connection, thread_id, audience, text, message_ref, author_id
+            )
+            if not new:
+                return message_id
+            await connection.execute(_IMPORT, {"message": message_id, "at": asked_at})
+            if answer_text is not None:
+                await insert_answer(
+                    connection,
+                    message_id,
+                    values={
+                        **_NO_MODEL,
+                        "text": answer_text.replace("\0", " "),
+                        "timings_ms": Jsonb({}),
+                        "params": Jsonb({}),
+                    },
+                    sources=(),
+                    prompt=None,
+                )
+            return message_id
+
+    async def thread_is_ours(self, thread_ref: str, *, audience: Audience) -> bool:
+        """Whether the assistant was ever asked in the thread."""
+        return await self.last_question(thread_ref, audience=audience) is not None
+
+    async def last_question(self, thread_ref: str, *, audience: Audience) -> MessageId | None:
+        """The newest question of a thread that the assistant was asked."""
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT m.id FROM messages m JOIN threads t ON t.id = m.thread_id"
+                " WHERE t.scope_id = %s AND t.platform_ref = %s AND NOT m.imported"
+                " ORDER BY m.position DESC LIMIT 1",
+                [audience.place_id, thread_ref],
+            )
+            row = await found.fetchone()
+            return MessageId(row[0]) if row is not None else None
 
     async def question(self, message_id: MessageId, *, audience: Audience) -> StoredTurn:
         """A question and its answer.
@@ -161,10 +212,14 @@ class Conversations:
         limit: int,
         before: MessageId | None = None,
     ) -> list[StoredTurn]:
-        """The last `limit` answered questions of a thread asked before `before`, oldest first."""
+        """The last `limit` turns of a thread before the question `before`, oldest first.
+
+        Answered questions, and imported messages whether somebody replied to them or not.
+        """
         return await self._turns(
-            "m.thread_id = %s AND a.id IS NOT NULL AND (%s::uuid IS NULL OR"
-            " m.position < (SELECT position FROM messages WHERE id = %s))",
+            "m.thread_id = %s AND (a.id IS NOT NULL OR m.imported) AND (%s::uuid IS NULL OR"
+            " (m.position, NOT m.imported) <"
+            " (SELECT position, NOT imported FROM messages WHERE id = %s))",
             [thread_id, before, before],
             audience=audience,
             limit=limit,
@@ -205,40 +260,101 @@ class Conversations:
         completion_tokens: int,
         timings_ms: Mapping[str, float],
         sources: Sequence[AnswerSource],
+        current: bool = True,
+        replace: bool = False,
+        prompt: Sequence[Mapping[str, str]] | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> AnswerId:
-        """Store the answer to a question; the first one counts, a second one is dropped.
+        """Store an answer to a question.
 
         `model` (the version that answered) and `prompt_sha256` are empty without a model call.
         `sources` is everything that the prompt held, cited or not; those whose document was deleted
         meanwhile are left out.
 
+        Args:
+            current: whether it is to be the question's answer, which only the first one becomes;
+                False stores it beside that one, for a comparison.
+            replace: it becomes the question's answer even so; the one before it is kept, but is no
+                longer current.
+            prompt: exactly what the model was sent, as messages with role and content.
+            params: how the model was asked, such as the temperature.
+
         Returns:
-            The id of the question's answer, whichever was first.
+            Its id, or that of the question's current answer where it was dropped for that one.
 
         Raises:
             MessageNotFound: no such question for this audience.
         """
-        await self.question(message_id, audience=audience)
+        values = {
+            "text": text.replace("\0", " "),
+            "found": found,
+            "finish_reason": finish_reason,
+            "model": model,
+            "prompt_sha256": prompt_sha256,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "timings_ms": Jsonb(dict(timings_ms)),
+            "params": Jsonb(dict(params or {})),
+            "current": current or replace,
+        }
         async with self._pool.connection() as connection:
-            made = await connection.execute(
-                "INSERT INTO answers (message_id, text, found, finish_reason, model, prompt_sha256,"
-                " prompt_tokens, completion_tokens, timings_ms)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
-                " ON CONFLICT ON CONSTRAINT answers_message DO NOTHING RETURNING id",
-                [
-                    *(message_id, text.replace("\0", " "), found, finish_reason, model),
-                    *(prompt_sha256, prompt_tokens, completion_tokens, Jsonb(dict(timings_ms))),
-                ],
-            )
-            row = await made.fetchone()
-            if row is None:
-                first = await connection.execute(
-                    "SELECT id FROM answers WHERE message_id = %s", [message_id]
+            await _hold_question(connection, message_id, audience)
+            if replace:
+                await connection.execute(
+                    "UPDATE answers SET current = false WHERE message_id = %s AND current",
+                    [message_id],
                 )
-                return AnswerId((await one_row(first))[0])
-            for source in sources:
-                await _save_source(connection, AnswerId(row[0]), source)
-            return AnswerId(row[0])
+            answer_id = await insert_answer(
+                connection, message_id, values=values, sources=sources, prompt=prompt
+            )
+            if answer_id is not None:
+                return answer_id
+            first = await connection.execute(
+                "SELECT id FROM answers WHERE message_id = %s AND current", [message_id]
+            )
+            return AnswerId((await one_row(first))[0])
+
+    async def answer(self, answer_id: AnswerId, *, audience: Audience) -> StoredAnswer:
+        """An answer, current or not; for ids that come back from outside, such as a button's.
+
+        Raises:
+            MessageNotFound: none of this id for this audience.
+        """
+        found = await self._answers("a.id = %s", answer_id, audience)
+        if not found:
+            raise MessageNotFound(answer_id)
+        return found[0]
+
+    async def answers(self, message_id: MessageId, *, audience: Audience) -> list[StoredAnswer]:
+        """All answers that a question was ever given, oldest first."""
+        return await self._answers("m.id = %s", message_id, audience)
+
+    async def make_current(self, answer_id: AnswerId, *, audience: Audience) -> None:
+        """Make one of a question's answers the one that counts.
+
+        Raises:
+            MessageNotFound: none of this id for this audience.
+        """
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT message_id FROM answers WHERE id = %s", [answer_id]
+            )
+            row = await found.fetchone()
+            if row is None:
+                raise MessageNotFound(answer_id)
+            await _hold_question(connection, MessageId(row[0]), audience)
+            await make_current(connection, answer_id)
+
+    async def _answers(self, condition: str, value: UUID, audience: Audience) -> list[StoredAnswer]:
+        async with self._pool.connection() as connection:
+            rows = await connection.execute(
+                f"SELECT m.id, {ANSWER_COLUMNS} FROM answers a"
+                " JOIN messages m ON m.id = a.message_id JOIN threads t ON t.id = m.thread_id"
+                f" {ANSWER_SOURCES} WHERE t.scope_id = %s AND {condition}"
+                " ORDER BY a.created_at, a.id".encode(),  # noqa: S608 (constants of this package)
+                [audience.place_id, value],
+            )
+            return [answer_of(MessageId(row[0]), row[1:]) for row in await rows.fetchall()]
 
     async def _turns(
         self, condition: str, values: Sequence[object], *, audience: Audience, limit: int
@@ -246,30 +362,23 @@ class Conversations:
         async with self._pool.connection() as connection:
             rows = await connection.execute(
                 f"{_TURNS} WHERE t.scope_id = %s AND {condition}"
-                " ORDER BY m.position DESC LIMIT %s".encode(),
+                f" ORDER BY {_NEWEST_FIRST} LIMIT %s".encode(),
                 [audience.place_id, *values, limit],
             )
             turns = [self._turn(row) for row in await rows.fetchall()]
         return turns[::-1]
 
     def _turn(self, row: tuple[Any, ...]) -> StoredTurn:
-        message_id, thread_id, ref, name, text, asked_at, *answer = row
-        stored = None
-        if answer[0] is not None:
-            *values, sources = answer
-            stored = StoredAnswer(
-                message_id=message_id,
-                sources=tuple(AnswerSource(**source) for source in _typed(sources)),
-                **dict(zip(_ANSWER_FIELDS, values, strict=True)),
-            )
+        message_id, thread_id, ref, member_id, name, text, asked_at, *answer = row
         return StoredTurn(
             message_id=message_id,
             thread_id=thread_id,
             message_ref=ref,
             author=self._keys.decrypt(name) if name is not None else None,
+            author_id=member_id,
             text=text,
             asked_at=asked_at,
-            answer=stored,
+            answer=answer_of(message_id, answer) if answer[0] is not None else None,
         )
 
 
@@ -293,46 +402,83 @@ async def claim(
     return MessageId((await one_row(found))[0])
 
 
-_ANSWER_FIELDS = (
-    *("id", "text", "found", "finish_reason", "model", "prompt_tokens", "completion_tokens"),
-    *("timings_ms", "created_at"),
-)
+async def _ensure_thread(connection: Connection, ref: str, audience: Audience) -> ThreadId:
+    found = await connection.execute(
+        "INSERT INTO threads (workspace_id, scope_id, platform_ref) VALUES (%s, %s, %s)"
+        " ON CONFLICT ON CONSTRAINT threads_ref"
+        " DO UPDATE SET platform_ref = excluded.platform_ref RETURNING id",
+        [audience.workspace_id, audience.place_id, ref],
+    )
+    return ThreadId((await one_row(found))[0])
 
-_TURNS = """
-SELECT m.id, t.id, e.platform_ref, u.display_name_encrypted, m.text, m.created_at,
-       a.id, a.text, a.found, a.finish_reason, a.model, a.prompt_tokens, a.completion_tokens,
-       a.timings_ms, a.created_at, s.sources
+
+async def _add_message(
+    connection: Connection,
+    thread_id: ThreadId,
+    audience: Audience,
+    text: str,
+    ref: str,
+    author_id: MemberId | None,
+) -> tuple[MessageId, bool]:
+    """Store a message unless the one that the platform calls `ref` is stored; whether it was new.
+
+    Its author may have been forgotten a moment ago.
+    """
+    message = await connection.execute(
+        "INSERT INTO messages (thread_id, member_id, text)"
+        " VALUES (%s, (SELECT id FROM members WHERE id = %s), %s) RETURNING id",
+        [thread_id, author_id, text.replace("\0", " ")],
+    )
+    message_id = MessageId((await one_row(message))[0])
+    handled_by = await claim(connection, audience=audience, ref=ref, message_id=message_id)
+    if handled_by != message_id:
+        await connection.execute("DELETE FROM messages WHERE id = %s", [message_id])
+    return handled_by, handled_by == message_id
+
+
+async def _hold_question(connection: Connection, message_id: MessageId, audience: Audience) -> None:
+    """Keep others from changing which answer of a question counts, until the transaction ends.
+
+    Raises:
+        MessageNotFound: no such question for this audience.
+    """
+    found = await connection.execute(
+        "SELECT 1 FROM messages m JOIN threads t ON t.id = m.thread_id"
+        " WHERE m.id = %s AND t.scope_id = %s FOR NO KEY UPDATE OF m",
+        [message_id, audience.place_id],
+    )
+    if await found.fetchone() is None:
+        raise MessageNotFound(message_id)
+
+
+_IMPORT = """
+UPDATE messages SET imported = true, created_at = %(at)s, position = coalesce(
+    (SELECT min(o.position) FROM messages o WHERE o.thread_id = messages.thread_id
+        AND NOT o.imported AND o.id <> messages.id AND o.created_at > %(at)s),
+    (SELECT max(o.position) FROM messages o WHERE o.thread_id = messages.thread_id
+        AND NOT o.imported AND o.id <> messages.id),
+    position)
+WHERE id = %(message)s
+"""
+_NO_MODEL = {
+    "found": True,
+    "finish_reason": "imported",
+    "model": "",
+    "prompt_sha256": "",
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "current": True,
+}
+
+_TURNS = f"""
+SELECT m.id, t.id, e.platform_ref, m.member_id, u.display_name_encrypted, m.text, m.created_at,
+       {ANSWER_COLUMNS}
 FROM messages m
 JOIN threads t ON t.id = m.thread_id
 LEFT JOIN handled_events e ON e.message_id = m.id
 LEFT JOIN members u ON u.id = m.member_id
-LEFT JOIN answers a ON a.message_id = m.id
-LEFT JOIN LATERAL (
-    SELECT jsonb_agg(to_jsonb(answer_sources) - 'answer_id' ORDER BY number) AS sources
-    FROM answer_sources WHERE answer_id = a.id
-) s ON true
-"""
-
-
-def _typed(sources: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
-    """JSON has no ids: make them ones again."""
-    return [
-        {
-            **source,
-            "chunk_id": ChunkId(UUID(source["chunk_id"])),
-            "document_id": DocumentId(UUID(source["document_id"])),
-        }
-        for source in sources or ()
-    ]
-
-
-async def _save_source(connection: Connection, answer_id: AnswerId, source: AnswerSource) -> None:
-    await connection.execute(
-        "INSERT INTO answer_sources"
-        " (answer_id, number, chunk_id, document_id, document, page, heading, score, quote)"
-        " SELECT %s, %s, %s, d.id, %s, %s, %s, %s, %s FROM documents d WHERE d.id = %s",
-        [
-            *(answer_id, source.number, source.chunk_id, source.document, source.page),
-            *(source.heading, source.score, source.quote, source.document_id),
-        ],
-    )
+LEFT JOIN answers a ON a.message_id = m.id AND a.current
+{ANSWER_SOURCES}
+"""  # noqa: S608 (constants of this package)
+_NEWEST_FIRST = "m.position DESC, m.imported, m.created_at DESC"
+"""Imported messages share the position of the question that they stand before."""

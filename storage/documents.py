@@ -4,20 +4,23 @@ import contextlib
 import hashlib
 import mimetypes
 import os
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, LiteralString
 from uuid import UUID, uuid4
 
 from psycopg.rows import class_row
+from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
+from storage.audit import add_entry
 from storage.errors import DocumentNotFound, DocumentTooLarge, errors_mapped
 from storage.identity import Audience, DocumentId
 from storage.jobs import defer_ingest
 from storage.lexical import count_terms
+from storage.outbox import mark_rated
 from storage.pool import Connection, Pool, one_row
 from storage.settings import DocumentsSettings
 
@@ -28,7 +31,7 @@ _BLOCK_BYTES = 1024 * 1024
 _MAX_NAME_LENGTH = 255
 
 _SELECT = """
-SELECT d.id, d.name, d.scope_id, d.created_at,
+SELECT d.id, d.name, d.scope_id, d.created_at, d.origin,
        v.media_type, v.bytes, v.sha256, v.status, v.reason, v.progress, v.updated_at,
        coalesce(seen.pages, v.pages) AS pages, coalesce(seen.chunks, v.chunks) AS chunks,
        d.visible IS NOT NULL AS searchable
@@ -50,6 +53,7 @@ class Document:
         progress: of the newest version's ingest, 0 to 1.
         pages: of the searchable version; None where the format has none. `chunks` likewise.
         searchable: whether some version is found by search now.
+        origin: where it came from; empty where that was not said.
     """
 
     id: DocumentId
@@ -66,6 +70,7 @@ class Document:
     scope_id: UUID
     created_at: datetime
     updated_at: datetime
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 class Documents:
@@ -87,6 +92,7 @@ class Documents:
         *,
         audience: Audience,
         owner: Owner = "channel",
+        origin: Mapping[str, str] | None = None,
     ) -> Document:
         """Store a file and queue its ingest.
 
@@ -98,6 +104,7 @@ class Documents:
             data: the bytes, read in pieces from a path or an iterator.
             audience: who adds; names workspace, channel and member.
             owner: which of these owns the document from now on.
+            origin: where it came from, such as {"permalink": …}; None leaves what was known.
 
         Raises:
             DocumentTooLarge: more than `max_upload_mb`; reading stops there.
@@ -120,6 +127,11 @@ class Documents:
                     sha256=sha256,
                     size=size,
                 )
+                if origin is not None:
+                    await connection.execute(
+                        "UPDATE documents SET origin = %s WHERE id = %s",
+                        [Jsonb(dict(origin)), document_id],
+                    )
                 if version is not None:
                     path = version_path(self._files_dir, document_id, version)
                     kept.append(path)
@@ -166,26 +178,22 @@ class Documents:
     async def delete(self, document_id: DocumentId, *, audience: Audience) -> None:
         """Remove a document for good: bytes, versions, chunks, statistics, quotes in answers.
 
-        An ingest of it that runs stops within a second.
+        Also the prompts that held text of it, wherever they were copied to. An ingest of it that
+        runs stops within a second.
 
         Raises:
             DocumentNotFound: none that this audience may read.
         """
         async with self._pool.connection() as connection:
-            await connection.execute("SET LOCAL statement_timeout = '10min'")
-            found = await connection.execute(
-                "SELECT visible FROM documents WHERE id = %s AND scope_id = ANY(%s) FOR UPDATE",
+            deleted = await delete_documents(
+                connection,
+                "id = %s AND scope_id = ANY(%s)",
                 [document_id, list(audience.scope_ids)],
             )
-            row = await found.fetchone()
-            if row is None:
+            if not deleted:
                 raise DocumentNotFound(document_id)
-            if row[0] is not None:
-                await count_terms(connection, document_id, removed=row[0], added=None)
-            await connection.execute("DELETE FROM documents WHERE id = %s", [document_id])
             await _record(connection, audience, "document_deleted", document_id)
-        for path in self._files_dir.glob(f"{document_id}.*"):
-            path.unlink(missing_ok=True)
+        remove_files(self._files_dir, deleted)
 
     async def _receive(
         self, data: Path | bytes | AsyncIterator[bytes], incoming: Path
@@ -219,6 +227,44 @@ class Documents:
 def version_path(files_dir: Path, document_id: DocumentId, version: int) -> Path:
     """Where the bytes of a version lie."""
     return files_dir / f"{document_id}.{version}"
+
+
+async def delete_documents(
+    connection: Connection, condition: LiteralString, values: Sequence[object]
+) -> list[DocumentId]:
+    """Delete the documents that `condition` selects, with all that was copied from them.
+
+    Their files are the caller's to remove, once this is committed.
+    """
+    await connection.execute("SET LOCAL statement_timeout = '10min'")
+    found = await connection.execute(
+        SQL("SELECT id, visible FROM documents WHERE {} ORDER BY id FOR UPDATE").format(
+            SQL(condition)
+        ),
+        values,
+    )
+    rows = await found.fetchall()
+    ids = [DocumentId(document_id) for document_id, _ in rows]
+    for document_id, visible in rows:
+        if visible is not None:
+            await count_terms(connection, document_id, removed=visible, added=None)
+    quoting = "a.id IN (SELECT answer_id FROM answer_sources WHERE document_id = ANY(%s))"
+    await mark_rated(connection, quoting, [ids])
+    await connection.execute(
+        SQL("UPDATE answers a SET prompt = NULL WHERE {}").format(SQL(quoting)), [ids]
+    )
+    await connection.execute("DELETE FROM documents WHERE id = ANY(%s)", [ids])
+    return ids
+
+
+def remove_files(files_dir: Path, document_ids: Iterable[DocumentId]) -> None:
+    """Remove the bytes of all versions of documents."""
+    gone = {str(document_id) for document_id in document_ids}
+    if not gone or not files_dir.is_dir():
+        return
+    for path in files_dir.iterdir():
+        if path.name.partition(".")[0] in gone:
+            path.unlink(missing_ok=True)
 
 
 def _owner_id(audience: Audience, owner: Owner) -> UUID:
@@ -300,10 +346,13 @@ async def _new_version(
 async def _record(
     connection: Connection, audience: Audience, action: str, subject_id: UUID, **details: object
 ) -> None:
-    await connection.execute(
-        "INSERT INTO audit (workspace_id, member_id, action, subject_id, details)"
-        " VALUES (%s, %s, %s, %s, %s)",
-        [audience.workspace_id, audience.member_id, action, subject_id, Jsonb(details)],
+    await add_entry(
+        connection,
+        workspace_id=audience.workspace_id,
+        member_id=audience.member_id,
+        action=action,
+        subject_id=subject_id,
+        details=details,
     )
 
 

@@ -1,158 +1,231 @@
-"""The job queue: procrastinate on our own connections.
+"""What is queued, and who works on it: documents to ingest, questions to answer.
 
-Why procrastinate: a job is queued in the transaction that stores what it works on, so neither
-exists without the other, and no further server is needed.
+Two kinds of worker share everything but their work (`storage.queue`): one ingests documents, and
+each chat surface runs one that answers what it accepted.
 """
 
-import asyncio
 import contextlib
 import logging
-import signal
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 from uuid import UUID
 
-from procrastinate import App, BaseRetryStrategy, JobContext, PsycopgConnector, RetryDecision
-from procrastinate.exceptions import ProcrastinateException
-from procrastinate.jobs import Job, Status
+from procrastinate.jobs import Job
 
 from storage.errors import (
     DiskFull,
     DocumentNotFound,
-    EmbeddingFailed,
     IngestSuperseded,
     StorageUnavailable,
 )
-from storage.identity import DocumentId
-from storage.pool import Connection, Pool, one_row
+from storage.identity import DocumentId, MessageId
+from storage.pool import Connection, Pool
+from storage.queue import GAVE_UP_TIMEOUT_S as GAVE_UP_TIMEOUT_S
+from storage.queue import OUTAGES, Worker, defer
+from storage.queue import STALLED_AFTER_S as STALLED_AFTER_S
+from storage.queue import RetryLater as RetryLater
+from storage.queue import until_stopped as until_stopped
+from storage.queue import worker_count as worker_count
 
 logger = logging.getLogger(__name__)
 
 INGEST_DOCUMENT = "ingest_document"
 QUEUE = "parley"
 
-HEARTBEAT_S = 1.0
-STALLED_AFTER_S = 5.0
-"""A worker silent for this long is dead. One that was only slow finds itself overtaken."""
-SHUTDOWN_S = 2.0
-"""What a job in progress gets to finish at a stop; afterwards it is queued again."""
 MAX_ATTEMPTS = 3
 """Before a document that breaks the worker, or runs into a bug of ours, counts as failed."""
-LONGEST_WAIT_S = 30
+MAX_TURN_ATTEMPTS = 10
+"""Of a question. More, because several questions are answered at once: the innocent ones that were
+in progress whenever another one broke the process must survive it."""
+
+TurnKind = Literal["answer", "compare", "regenerate"]
 
 Ingest = Callable[[DocumentId], Awaitable[object]]
 """What the worker does for a document."""
 
-_OUTAGES = (StorageUnavailable, DiskFull, EmbeddingFailed)
-"""Not the document's fault: its job waits until they are over."""
+
+@dataclass(frozen=True, kw_only=True)
+class TurnJob:
+    """A question that somebody waits for.
+
+    Attributes:
+        place: what the surface needs to find the place of the answer again.
+        attempt: how often it was begun before, 0 the first time.
+    """
+
+    message_id: MessageId
+    place: Mapping[str, str]
+    kind: TurnKind
+    attempt: int
 
 
 async def defer_ingest(connection: Connection, document_id: DocumentId) -> None:
     """Queue a document's ingest in the caller's transaction; one runs at a time per document."""
-    deferrer = App(connector=PsycopgConnector()).configure_task(
-        INGEST_DOCUMENT, queue=QUEUE, lock=str(document_id), connection=connection
+    await defer(
+        connection,
+        INGEST_DOCUMENT,
+        queue=QUEUE,
+        lock=str(document_id),
+        arguments={"document_id": str(document_id)},
     )
-    try:
-        await deferrer.defer_async(document_id=str(document_id))
-    except ProcrastinateException as error:
-        # The pool maps the driver's own error, which procrastinate wrapped.
-        raise error.__cause__ or error from None
 
 
-async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run until `work` ends, or SIGINT or SIGTERM cancels it.
+async def defer_turn(
+    connection: Connection,
+    message_id: MessageId,
+    *,
+    surface: str,
+    place: Mapping[str, str],
+    kind: TurnKind,
+) -> None:
+    """Queue the work on a question in the caller's transaction; one runs at a time per question."""
+    await defer(
+        connection,
+        kind,
+        queue=surface,
+        lock=str(message_id),
+        arguments={"message_id": str(message_id), "place": dict(place)},
+    )
 
-    Why not procrastinate's own handlers: they stay with its first run, and a worker that has
-    outlived an outage, which is a second run, would no longer hear a signal.
+
+async def defer_again(
+    pool: Pool,
+    message_id: MessageId,
+    *,
+    surface: str,
+    place: Mapping[str, str],
+    kind: TurnKind = "regenerate",
+) -> bool:
+    """Queue further work on a stored question, unless the same is queued or under way.
+
+    Raises:
+        StorageUnavailable: safe to retry.
     """
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with pool.connection() as connection:
+        await connection.execute(
+            "SELECT 1 FROM messages WHERE id = %s FOR NO KEY UPDATE", [message_id]
+        )
+        found = await connection.execute(
+            "SELECT 1 FROM procrastinate_jobs WHERE lock = %s AND task_name = %s"
+            " AND status IN ('todo', 'doing')",
+            [str(message_id), kind],
+        )
+        if await found.fetchone() is not None:
+            return False
+        await defer_turn(connection, message_id, surface=surface, place=place, kind=kind)
+        return True
+
+
+# -- Workers --------------------------------------------------------------------------------------
 
 
 async def run_worker(pool: Pool, *, ingest: Ingest) -> None:
-    """Work until cancelled.
+    """Ingest documents until cancelled.
 
     Jobs of workers that were killed run again within `STALLED_AFTER_S` and a second.
 
     Args:
-        pool: needs one connection more than jobs run at once, and one for listening.
+        pool: connections.
         ingest: may be called twice for the same document; the last call counts.
 
     Raises:
         StorageUnavailable: the database went away; safe to call again.
     """
-    app = App(connector=PsycopgConnector())
 
-    @app.task(name=INGEST_DOCUMENT, queue=QUEUE, retry=_RetryPolicy(), pass_context=True)
-    async def ingest_document(context: JobContext, document_id: str) -> None:
-        last_attempt = context.job.attempts + 1 >= MAX_ATTEMPTS
-        await _ingest(pool, DocumentId(UUID(document_id)), ingest, last_attempt=last_attempt)
+    async def run(job: Job) -> None:
+        await _ingest(pool, _document_id(job), ingest)
 
-    async with app.open_async(pool.driver):
-        recovery = asyncio.create_task(_recover_for_ever(app, pool))
-        try:
-            await app.run_worker_async(
-                queues=[QUEUE],
-                concurrency=1,  # the embedder is the bottleneck: a second document gains nothing
-                # New jobs are announced; jobs whose pause is over are not.
-                fetch_job_polling_interval=HEARTBEAT_S,
-                update_heartbeat_interval=HEARTBEAT_S,
-                stalled_worker_timeout=STALLED_AFTER_S,
-                shutdown_graceful_timeout=SHUTDOWN_S,
-                delete_jobs="successful",
-                install_signal_handlers=False,
-            )
-        except ProcrastinateException as error:
-            raise StorageUnavailable(str(error.__cause__ or error)) from error
-        finally:
-            recovery.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await recovery
+    async def gave_up(job: Job, died: bool) -> None:
+        reason = "Reading it failed; see the worker's log."
+        if died:
+            reason = f"Reading it ended the worker {MAX_ATTEMPTS} times."
+        await _set_state(pool, _document_id(job), status="failed", reason=reason)
+
+    worker = Worker(
+        pool=pool,
+        queue=QUEUE,
+        tasks=(INGEST_DOCUMENT,),
+        run=run,
+        gave_up=gave_up,
+        concurrency=1,  # the embedder is the bottleneck: a second document gains nothing
+        max_attempts=MAX_ATTEMPTS,
+        delete_jobs="successful",
+    )
+    await worker.work()
 
 
-async def worker_count(pool: Pool) -> int:
-    """Workers that gave a sign of life lately."""
-    async with pool.connection() as connection:
-        found = await connection.execute(
-            "SELECT count(*) FROM procrastinate_workers"
-            " WHERE last_heartbeat > now() - make_interval(secs => %s)",
-            [STALLED_AFTER_S],
-        )
-        return int((await one_row(found))[0])
-
-
-class _RetryPolicy(BaseRetryStrategy):
-    """Outages and stops are retried for ever, with growing pauses; bugs a few times."""
-
-    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
-        if isinstance(exception, asyncio.CancelledError):
-            return RetryDecision(retry_in={"seconds": 0})
-        if isinstance(exception, _OUTAGES):
-            return RetryDecision(retry_in={"seconds": min(2**job.attempts, LONGEST_WAIT_S)})
-        if job.attempts + 1 < MAX_ATTEMPTS:
-            return RetryDecision(retry_in={"seconds": 1})
-        return None
-
-
-async def _ingest(
-    pool: Pool, document_id: DocumentId, ingest: Ingest, *, last_attempt: bool
+async def run_turns(
+    pool: Pool,
+    *,
+    surface: str,
+    run: Callable[[TurnJob], Awaitable[None]],
+    gave_up: Callable[[TurnJob], Awaitable[None]],
+    concurrency: int,
 ) -> None:
+    """Work on the questions that `surface` accepted, until cancelled.
+
+    Jobs of processes that were killed run again within `STALLED_AFTER_S` and a second.
+
+    Args:
+        pool: connections.
+        surface: name of the queue.
+        run: works on one question; never called twice at once for the same. `RetryLater` and
+            `StorageUnavailable` are waited for without end, any other exception
+            `MAX_TURN_ATTEMPTS` times.
+        gave_up: called instead of another attempt; has `GAVE_UP_TIMEOUT_S`.
+        concurrency: questions that are worked on at once.
+
+    Raises:
+        StorageUnavailable: the database went away; safe to call again.
+    """
+
+    async def run_job(job: Job) -> None:
+        await run(_turn_job(job))
+
+    async def job_gave_up(job: Job, died: bool) -> None:
+        await gave_up(_turn_job(job))
+
+    worker = Worker(
+        pool=pool,
+        queue=surface,
+        tasks=get_args(TurnKind),
+        run=run_job,
+        gave_up=job_gave_up,
+        concurrency=concurrency,
+        max_attempts=MAX_TURN_ATTEMPTS,
+        delete_jobs="always",  # a failed one names people, and nobody would delete it
+    )
+    await worker.work()
+
+
+def _turn_job(job: Job) -> TurnJob:
+    arguments: dict[str, Any] = job.task_kwargs
+    kind: TurnKind = job.task_name  # type: ignore[assignment]
+    return TurnJob(
+        message_id=MessageId(UUID(arguments["message_id"])),
+        place=arguments["place"],
+        kind=kind,
+        attempt=job.attempts,
+    )
+
+
+def _document_id(job: Job) -> DocumentId:
+    return DocumentId(UUID(str(job.task_kwargs["document_id"])))
+
+
+async def _ingest(pool: Pool, document_id: DocumentId, ingest: Ingest) -> None:
     try:
         await ingest(document_id)
     except (DocumentNotFound, IngestSuperseded) as error:
         logger.info("%s", error, extra={"action": "ingest_superseded"})
-    except _OUTAGES as error:
+    except OUTAGES as error:
         with contextlib.suppress(StorageUnavailable, DiskFull):
             await _set_state(pool, document_id, status="queued", reason=f"Waiting: {error}")
         raise
     except Exception:
-        status = "failed" if last_attempt else "queued"
-        reason = "Reading it failed; see the worker's log."
-        await _set_state(pool, document_id, status=status, reason=reason)
+        reason = "Reading it failed and is tried again; see the worker's log."
+        await _set_state(pool, document_id, status="queued", reason=reason)
         raise
 
 
@@ -163,27 +236,3 @@ async def _set_state(pool: Pool, document_id: DocumentId, *, status: str, reason
             " WHERE document_id = %s AND status IN ('queued', 'parsing', 'embedding')",
             [status, reason, document_id],
         )
-
-
-async def _recover_for_ever(app: App, pool: Pool) -> None:
-    """Queue again what killed workers were doing; at the start and ever after."""
-    while True:
-        try:
-            for job in await app.job_manager.get_stalled_jobs(
-                queue=QUEUE, seconds_since_heartbeat=STALLED_AFTER_S
-            ):
-                await _recover(app, pool, job)
-        except (ProcrastinateException, StorageUnavailable) as error:
-            logger.warning("no recovery now: %s", error, extra={"action": "recovery_failed"})
-        await asyncio.sleep(HEARTBEAT_S)
-
-
-async def _recover(app: App, pool: Pool, job: Job) -> None:
-    if job.attempts + 1 < MAX_ATTEMPTS:
-        logger.warning("a worker died; its job runs again", extra={"action": "job_recovered"})
-        await app.job_manager.retry_job(job)
-        return
-    document_id = DocumentId(UUID(str(job.task_kwargs["document_id"])))
-    reason = f"Reading it ended the worker {MAX_ATTEMPTS} times."
-    await _set_state(pool, document_id, status="failed", reason=reason)
-    await app.job_manager.finish_job(job, status=Status.FAILED, delete_job=False)

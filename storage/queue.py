@@ -1,0 +1,263 @@
+"""The job queue: procrastinate on our own connections.
+
+What every worker shares: a job that was being done when its process died runs again; an outage is
+waited for, however long; only a job that fails by itself, or ends its process again and again, is
+given up, and says so.
+
+Why procrastinate: a job is queued in the transaction that stores what it works on, so neither
+exists without the other, and no further server is needed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any, Literal
+
+from procrastinate import App, BaseRetryStrategy, JobContext, PsycopgConnector, RetryDecision
+from procrastinate.exceptions import ProcrastinateException
+from procrastinate.jobs import Job, Status
+from procrastinate.types import JSONValue
+
+from storage.errors import DiskFull, EmbeddingFailed, StorageUnavailable
+from storage.pool import Connection, Pool, one_row
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0
+STALLED_AFTER_S = 5.0
+"""A worker silent for this long is dead. One that was only slow finds itself overtaken."""
+SHUTDOWN_S = 2.0
+"""What a job in progress gets to finish at a stop; afterwards it is queued again."""
+LONGEST_WAIT_S = 30
+GAVE_UP_TIMEOUT_S = 30.0
+
+
+class RetryLater(Exception):
+    """Raised by a job that cannot be done now through no fault of its own: it will run again.
+
+    Attributes:
+        after_s: seconds until then; None for pauses that grow up to `LONGEST_WAIT_S`.
+    """
+
+    def __init__(self, after_s: float | None = None) -> None:
+        self.after_s = after_s
+        super().__init__(f"to be tried again in {after_s} s" if after_s else "to be tried again")
+
+
+OUTAGES = (RetryLater, StorageUnavailable, DiskFull, EmbeddingFailed)
+"""Not the job's fault: it waits until they are over."""
+
+
+async def defer(
+    connection: Connection,
+    task: str,
+    *,
+    queue: str,
+    lock: str,
+    arguments: Mapping[str, JSONValue],
+) -> None:
+    """Queue a job in the caller's transaction; of one `lock`, one job runs at a time, in order."""
+    deferrer = App(connector=PsycopgConnector()).configure_task(
+        task, queue=queue, lock=lock, connection=connection
+    )
+    try:
+        await deferrer.defer_async(**arguments)
+    except ProcrastinateException as error:
+        # The pool maps the driver's own error, which procrastinate wrapped.
+        raise error.__cause__ or error from None
+
+
+async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run until `work` ends, or SIGINT or SIGTERM cancels it.
+
+    Why not procrastinate's own handlers: they stay with its first run, and a worker that has
+    outlived an outage, which is a second run, would no longer hear a signal.
+    """
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def worker_count(pool: Pool) -> int:
+    """Workers that gave a sign of life lately."""
+    async with pool.connection() as connection:
+        found = await connection.execute(
+            "SELECT count(*) FROM procrastinate_workers"
+            " WHERE last_heartbeat > now() - make_interval(secs => %s)",
+            [STALLED_AFTER_S],
+        )
+        return int((await one_row(found))[0])
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """Takes the jobs of one queue, whatever they are.
+
+    Attributes:
+        run: works on a job; `OUTAGES` are waited for without end, other exceptions `max_attempts`
+            times.
+        gave_up: told when a job is not tried again, and whether its process died of it.
+        running: ids of the jobs in progress here. A heartbeat that was late does not make them run
+            a second time beside themselves.
+        ended: ids of jobs that ended here, and when. One that the database still holds for running
+            a while later could not be marked, and is queued again.
+    """
+
+    pool: Pool
+    queue: str
+    tasks: tuple[str, ...]
+    run: Callable[[Job], Awaitable[None]]
+    gave_up: Callable[[Job, bool], Awaitable[None]]
+    concurrency: int
+    max_attempts: int
+    delete_jobs: Literal["successful", "always"]
+    running: set[int] = field(default_factory=set)
+    ended: dict[int, float] = field(default_factory=dict)
+
+    async def work(self) -> None:
+        """Work until cancelled.
+
+        Raises:
+            StorageUnavailable: the database went away; a new worker may go on.
+        """
+        app = App(connector=PsycopgConnector())
+        for task in self.tasks:
+            app.task(
+                name=task, retry=_RetryPolicy(max_attempts=self.max_attempts), pass_context=True
+            )(self._run)
+        async with app.open_async(self.pool.driver):
+            recovery = asyncio.create_task(self._recover_for_ever(app))
+            try:
+                await app.run_worker_async(
+                    queues=[self.queue],
+                    concurrency=self.concurrency,
+                    # New jobs are announced; jobs whose pause is over are not.
+                    fetch_job_polling_interval=HEARTBEAT_S,
+                    update_heartbeat_interval=HEARTBEAT_S,
+                    stalled_worker_timeout=STALLED_AFTER_S,
+                    shutdown_graceful_timeout=SHUTDOWN_S,
+                    delete_jobs=self.delete_jobs,
+                    install_signal_handlers=False,
+                )
+            except ProcrastinateException as error:
+                raise StorageUnavailable(str(error.__cause__ or error)) from error
+            finally:
+                recovery.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await recovery
+        # It ends by itself only where its listener or its heartbeat lost the database.
+        raise StorageUnavailable("the queue's connection was lost")
+
+    async def _run(self, context: JobContext, /, **arguments: object) -> None:
+        job = context.job
+        number = _number(job)
+        self.ended.pop(number, None)
+        self.running.add(number)
+        try:
+            await self.run(job)
+        except OUTAGES:
+            raise
+        except Exception:
+            if await self._count_failure(job) >= self.max_attempts:
+                await self._give_up(job, died=False)
+            raise
+        finally:
+            self.running.discard(number)
+            self.ended[number] = monotonic()
+
+    async def _give_up(self, job: Job, *, died: bool) -> None:
+        logger.error(
+            "a job is given up after %d attempts",
+            self.max_attempts,
+            extra={"action": "job_given_up", "task": job.task_name},
+        )
+        async with asyncio.timeout(GAVE_UP_TIMEOUT_S):
+            await self.gave_up(job, died)
+
+    async def _count_failure(self, job: Job) -> int:
+        """Failures of the job so far, this one included; outages and stops are none."""
+        async with self.pool.connection() as connection:
+            counted = await connection.execute(
+                "UPDATE procrastinate_jobs SET args ="
+                " args || jsonb_build_object('failures', coalesce((args->>'failures')::int, 0) + 1)"
+                " WHERE id = %s RETURNING (args->>'failures')::int",
+                [job.id],
+            )
+            row = await counted.fetchone()
+            return int(row[0]) if row is not None else 0
+
+    async def _recover_for_ever(self, app: App) -> None:
+        """Queue again what killed workers were doing; at the start and ever after."""
+        while True:
+            try:
+                for job in await app.job_manager.get_stalled_jobs(
+                    queue=self.queue, seconds_since_heartbeat=STALLED_AFTER_S
+                ):
+                    if _number(job) not in self.running:
+                        await self._recover(app, job)
+                await self._requeue_unmarked(app)
+            except (ProcrastinateException, StorageUnavailable, TimeoutError, RetryLater) as error:
+                logger.warning("no recovery now: %s", error, extra={"action": "recovery_failed"})
+            except Exception:
+                logger.exception("recovery failed", extra={"action": "recovery_failed"})
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _recover(self, app: App, job: Job) -> None:
+        if await self._count_failure(job) < self.max_attempts:
+            logger.warning("a worker died; its job runs again", extra={"action": "job_recovered"})
+            await app.job_manager.retry_job(job)
+            return
+        await self._give_up(job, died=True)
+        await app.job_manager.finish_job(
+            job, status=Status.FAILED, delete_job=self.delete_jobs == "always"
+        )
+
+    async def _requeue_unmarked(self, app: App) -> None:
+        long_ago = monotonic() - STALLED_AFTER_S
+        numbers = [number for number, at in self.ended.items() if at < long_ago]
+        if not numbers:
+            return
+        async with self.pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT id FROM procrastinate_jobs WHERE id = ANY(%s) AND status = 'doing'",
+                [numbers],
+            )
+            unmarked = [row[0] for row in await found.fetchall()]
+        for number in numbers:
+            if number in unmarked and number not in self.running:
+                await app.job_manager.retry_job_by_id_async(number, datetime.now(UTC))
+            self.ended.pop(number, None)
+
+
+def _number(job: Job) -> int:
+    if job.id is None:
+        raise ValueError("a job without a number was never queued")
+    return job.id
+
+
+class _RetryPolicy(BaseRetryStrategy):
+    """Outages and stops are retried for ever, with growing pauses; bugs a few times."""
+
+    def __init__(self, *, max_attempts: int) -> None:
+        self._max_attempts = max_attempts
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        pause_s = float(min(2 ** min(job.attempts, 10), LONGEST_WAIT_S))
+        if isinstance(exception, asyncio.CancelledError):
+            pause_s = 0.0
+        elif isinstance(exception, RetryLater) and exception.after_s is not None:
+            pause_s = exception.after_s
+        elif not isinstance(exception, OUTAGES):
+            arguments: dict[str, Any] = job.task_kwargs
+            if int(arguments.get("failures", 0)) + 1 >= self._max_attempts:
+                return None
+            pause_s = 1.0
+        return RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=pause_s))
