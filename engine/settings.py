@@ -28,6 +28,9 @@ from engine.errors import SettingsInvalid
 ENV_PREFIX = "PARLEY_"
 CONFIG_VARIABLE = "PARLEY_CONFIG"
 """Names the TOML file; it is not a setting itself. Default: `parley.toml` in the working folder."""
+OTHER_SECTIONS = frozenset({"assistant", "database", "documents", "search", "slack", "web"})
+"""Sections of the rooms above, which a process of the engine alone lets pass. It cannot import what
+they hold, so only their names are checked; every process of theirs checks the rest."""
 
 
 class Section(BaseModel):
@@ -223,22 +226,31 @@ def _unknown_names(cls: type[BaseModel], paths: dict[str, Any]) -> Iterator[str]
         for path, field in paths.items()
         if getattr(field.annotation, "__origin__", None) is dict
     }
-    # A process that ignores other rooms' sections answers for its own names only.
-    own = set(cls.model_fields) if cls.model_config.get("extra") == "ignore" else None
+    foreign = OTHER_SECTIONS - set(cls.model_fields)
     for path, _ in _flatten(_read_toml(), known):
-        if path not in known and (own is None or path.partition(".")[0] in own):
-            yield _unknown(f"{path} in {config_file().name}", path, known)
+        if path in known or path.partition(".")[0] in foreign:
+            continue
+        yield _unknown(f"{path} in {config_file().name}", path, known | _moved(path, cls, foreign))
     for key in os.environ:
         name = key.upper()
         if not name.startswith(ENV_PREFIX) or name == CONFIG_VARIABLE or name in variables:
             continue
         if name.startswith((f"{ENV_PREFIX}TEST_", f"{ENV_PREFIX}EVAL_")):
             continue  # read by the test suite, never by a process
-        section, nested, _ = name.removeprefix(ENV_PREFIX).lower().partition("__")
-        if own is not None and not (nested and section in own):
+        path = name.removeprefix(ENV_PREFIX).lower().replace("__", ".", 1)
+        if "." in path and path.partition(".")[0] in foreign:
             continue
         if not any(name.startswith(f"{mapping}__") for mapping in mappings):
-            yield _unknown(key, name, variables)
+            moved = map(env_name, _moved(path, cls, foreign))
+            yield _unknown(key, name, variables.union(moved))
+
+
+def _moved(path: str, cls: type[BaseModel], foreign: frozenset[str]) -> set[str]:
+    """The same key in the sections that were perhaps meant: those whose keys are not known here."""
+    section, nested, key = path.partition(".")
+    if not nested or section in cls.model_fields:
+        return set()
+    return {f"{other}.{key}" for other in foreign}
 
 
 def _unknown(shown: str, name: str, valid: set[str]) -> str:

@@ -6,7 +6,14 @@ import pytest
 
 from bots.settings import Settings
 from engine.errors import SettingsInvalid
-from engine.settings import env_name, is_secret, load_settings, setting_paths, setting_source
+from engine.settings import (
+    OTHER_SECTIONS,
+    env_name,
+    is_secret,
+    load_settings,
+    setting_paths,
+    setting_source,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,6 +53,11 @@ def test_a_misspelt_toml_key_is_named_with_the_nearest_valid_one(
     toml.write_text(text)
     with pytest.raises(SettingsInvalid, match=rf"{named} .*did you mean {nearest}\?"):
         load_settings(Settings)
+
+
+def test_the_engine_knows_the_name_of_every_section() -> None:
+    sections = {path.partition(".")[0] for path, _ in setting_paths(Settings) if "." in path}
+    assert sections <= OTHER_SECTIONS | {"engine"}
 
 
 def test_a_misspelt_variable_is_named_with_the_nearest_valid_one(

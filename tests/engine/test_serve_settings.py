@@ -28,6 +28,12 @@ def serve(folder: Path, toml: str, **environment: str) -> subprocess.CompletedPr
         ("", {"PARLEY_ENGINE__PROT": "1"}, "PARLEY_ENGINE__PORT"),
         ("[engine]\nport = 'high'\n", {}, "engine.port"),
         ("[engine]\nadmin_token = 'x'\n", {}, "PARLEY_ENGINE__ADMIN_TOKEN"),
+        ("[engin]\nport = 1\n", {}, "engin.port in parley.toml; did you mean engine.port?"),
+        ("[serch]\nx = 1\n", {}, "serch.x in parley.toml; did you mean search.x?"),
+        ("hom = 'x'\n", {}, "hom in parley.toml; did you mean home?"),
+        ("", {"PARLEY_ENGIN__PORT": "1"}, "PARLEY_ENGINE__PORT"),
+        ("", {"PARLEY_SERCH__X": "1"}, "did you mean PARLEY_SEARCH__X?"),
+        ("", {"PARLEY_HOM": "x"}, "did you mean PARLEY_HOME?"),
     ],
 )
 def test_a_bad_engine_setting_is_named_and_exits_78(
