@@ -154,9 +154,8 @@ def load_settings(cls: type[S]) -> S:
             for item in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsInvalid("\n".join(lines)) from error
-    except (
-        SettingsError
-    ) as error:  # a table or list that is not JSON; the text names the field only
+    except SettingsError as error:
+        # A table or list that is not JSON; the text names the field only.
         raise SettingsInvalid(f"A variable's value is not valid JSON: {error}.") from error
 
 
