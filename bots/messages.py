@@ -14,6 +14,7 @@ it.
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bots.errors import Reply
 from storage.identity import AnswerId, Audience, ChunkId, DocumentId, MemberId, MessageId
 
 FinishReason = Literal["stop", "length", "stopped", "not_found", "no_documents"]
@@ -149,4 +150,29 @@ class Answered:
     answer: Answer
 
 
+@dataclass(frozen=True, kw_only=True)
+class Queued:
+    """The turn waits for others; comes again whenever the position changes.
+
+    Attributes:
+        position: 1 for the one that is next.
+    """
+
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delayed:
+    """The answer does not come now, but it will: `reply` says so until then.
+
+    Either more events follow, or the turn is tried again later from its beginning.
+    """
+
+    reply: Reply
+
+
 TurnEvent = Searching | SourcesFound | TextDelta | Answered
+"""What `Assistant` yields."""
+
+PendingEvent = Queued | Delayed | TurnEvent
+"""What `bots.turns` yields, where turns wait for each other and for an engine that is down."""

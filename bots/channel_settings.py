@@ -1,0 +1,69 @@
+"""What the people of a channel set for it: when to answer, whom, how, with which model.
+
+The same for every chat platform; storage keeps it as JSON and does not look inside.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage.identity import ChannelId, MemberId
+from storage.places import Places
+
+MAX_HUMANS = 20
+"""People and groups that one click may call."""
+
+PlatformId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,64}$")]
+"""Of a person or group. Nothing else: a surface writes it into a mention."""
+
+
+class ChannelSettings(BaseModel):
+    """The settings of one channel; the defaults suit a channel that nobody has set up.
+
+    Attributes:
+        enabled: whether anything is answered here.
+        answer_when: every question, or only those that mention the assistant.
+        follow_ups: whether a thread that the assistant speaks in needs no further mention.
+        who: "members" of the workspace, or "everyone": guests and people of other companies too.
+        answer_bots: whether other bots are answered.
+        ephemeral: whether only the asker sees the answer, and may share it.
+        humans: the platform's ids of people and groups to call when a person is needed.
+        comparison_share: of the questions that become comparisons, 0 to 1.
+        consent_to_train: whether what is rated here may train models, if its author agrees too.
+        model: model or alias that answers here; None for the one that answers everywhere.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    answer_when: Literal["mention", "always"] = "mention"
+    follow_ups: bool = True
+    who: Literal["members", "everyone"] = "members"
+    answer_bots: bool = False
+    ephemeral: bool = False
+    humans: Annotated[tuple[PlatformId, ...], Field(max_length=MAX_HUMANS)] = ()
+    comparison_share: float = Field(0.0, ge=0, le=1)
+    consent_to_train: bool = False
+    model: str | None = Field(None, min_length=1, max_length=200)
+
+
+async def load(places: Places, channel_id: ChannelId | None) -> ChannelSettings:
+    """The settings of a channel; the defaults for None, which is a conversation of one person.
+
+    Raises:
+        StorageUnavailable: safe to retry.
+    """
+    if channel_id is None:
+        return ChannelSettings()
+    return ChannelSettings.model_validate(await places.channel_settings(channel_id))
+
+
+async def save(
+    places: Places, channel_id: ChannelId, settings: ChannelSettings, *, by: MemberId
+) -> None:
+    """Replace the settings of a channel; storage notes in the audit who did it.
+
+    Raises:
+        StorageUnavailable: safe to retry.
+    """
+    await places.save_channel_settings(channel_id, settings.model_dump(mode="json"), by=by)
