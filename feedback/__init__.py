@@ -1,5 +1,20 @@
-"""Feedback: votes, comparisons and corrections on their way to clean training data.
+"""Feedback: what people think of answers, kept safe for training.
 
-Empty so far. The room exists because the import contract names it: `bots | training` may import it,
-it may import `engine | storage`, and no chat SDK or torch ever enters.
+How a vote travels: a surface takes it from a button and calls `Feedback.vote` with the answer's id
+and the audience of the click. `storage.ratings` checks in SQL that this audience may read that
+answer, stores the one vote that this person has on it, together with whether person and place agree
+to training at this moment, and notes in the same transaction in `outbox` that the answer's record
+changed. Whoever carries the outbox further reads the record as it is by then, so a changed or
+withdrawn vote, a deleted document and a forgotten person need no messages of their own.
+
+Entry point: `Feedback`, the same for every surface. Never here: chat SDKs, torch, SQL.
 """
+
+from feedback.collect import REASONS as REASONS
+from feedback.collect import Feedback as Feedback
+from storage.ratings import ComparisonId as ComparisonId
+from storage.ratings import ComparisonOutcome as ComparisonOutcome
+from storage.ratings import MyVote as MyVote
+from storage.ratings import Standing as Standing
+from storage.ratings import VoteOutcome as VoteOutcome
+from storage.ratings import Winner as Winner

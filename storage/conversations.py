@@ -348,10 +348,8 @@ class Conversations:
     async def _answers(self, condition: str, value: UUID, audience: Audience) -> list[StoredAnswer]:
         async with self._pool.connection() as connection:
             rows = await connection.execute(
-                f"SELECT m.id, {ANSWER_COLUMNS} FROM answers a"
-                " JOIN messages m ON m.id = a.message_id JOIN threads t ON t.id = m.thread_id"
-                f" {ANSWER_SOURCES} WHERE t.scope_id = %s AND {condition}"
-                " ORDER BY a.created_at, a.id".encode(),  # noqa: S608 (constants of this package)
+                f"{_ANSWERS} WHERE t.scope_id = %s AND {condition}"
+                " ORDER BY a.created_at, a.id".encode(),
                 [audience.place_id, value],
             )
             return [answer_of(MessageId(row[0]), row[1:]) for row in await rows.fetchall()]
@@ -478,6 +476,13 @@ JOIN threads t ON t.id = m.thread_id
 LEFT JOIN handled_events e ON e.message_id = m.id
 LEFT JOIN members u ON u.id = m.member_id
 LEFT JOIN answers a ON a.message_id = m.id AND a.current
+{ANSWER_SOURCES}
+"""  # noqa: S608 (constants of this package)
+_ANSWERS = f"""
+SELECT m.id, {ANSWER_COLUMNS}
+FROM answers a
+JOIN messages m ON m.id = a.message_id
+JOIN threads t ON t.id = m.thread_id
 {ANSWER_SOURCES}
 """  # noqa: S608 (constants of this package)
 _NEWEST_FIRST = "m.position DESC, m.imported, m.created_at DESC"

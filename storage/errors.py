@@ -9,7 +9,8 @@ StorageError
 │   │   └── DocumentTooLarge  more bytes than an upload may have
 │   └── NotFound
 │       ├── DocumentNotFound  no such document that this audience may read
-│       └── MessageNotFound   no such thread, question or answer that this audience may read
+│       ├── MessageNotFound   no such thread, question or answer that this audience may read
+│       └── PlaceNotFound     no such channel or workspace
 ├── the operator
 │   ├── DiskFull              no space left for the database or the files
 │   ├── DatabaseUnusable      the embedded database cannot be started here
@@ -81,6 +82,14 @@ class MessageNotFound(NotFound):
     def __init__(self, record_id: UUID) -> None:
         self.record_id = record_id
         super().__init__(f"No message {record_id} here.")
+
+
+class PlaceNotFound(NotFound):
+    """No channel or workspace of this id; it may have been deleted with its workspace."""
+
+    def __init__(self, place_id: UUID) -> None:
+        self.place_id = place_id
+        super().__init__(f"No channel or workspace {place_id}.")
 
 
 class DiskFull(StorageError):

@@ -4,7 +4,7 @@ A row names a record and holds nothing of it, so what is deleted leaves nothing 
 deletion itself is carried by the same row as any other change.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, LiteralString
 from uuid import UUID
 
@@ -34,7 +34,9 @@ async def mark(
 
 
 async def mark_rated(
-    connection: Connection, condition: LiteralString, values: Sequence[object]
+    connection: Connection,
+    condition: LiteralString,
+    values: Sequence[object] | Mapping[str, object],
 ) -> None:
     """Note a change of all rated answers `a` that `condition` selects, and of their comparisons.
 
