@@ -32,6 +32,7 @@ What it does not imitate:
 """
 
 import asyncio
+import base64
 import json
 import time
 import uuid
@@ -40,14 +41,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from aiohttp import BasicAuth, web
+from aiohttp import web
 
-from tests.fakes.slack_blocks import Json, SlackError, check_blocks
+from tests.fakes.slack_blocks import Json, SlackError, check_blocks, check_view
 from tests.fakes.slack_files import FileHost, Stranger
 from tests.fakes.slack_methods import METHODS, Call, decode
 from tests.fakes.slack_oauth import OAuth
 from tests.fakes.slack_people import People
-from tests.fakes.slack_sockets import Sockets
+from tests.fakes.slack_sockets import Delivery, Sockets
 from tests.fakes.slack_world import Channel, Message, Person, Token, Workspace, World
 
 T = TypeVar("T")
@@ -360,8 +361,8 @@ class SlackServer(People):
             args |= dict(await request.post())
         bearer = request.headers.get("Authorization", "")
         if bearer.startswith("Basic ") and "client_id" not in args:
-            auth = BasicAuth.decode(bearer)
-            args |= {"client_id": auth.login, "client_secret": auth.password}
+            pair = base64.b64decode(bearer.removeprefix("Basic ")).decode().partition(":")
+            args |= {"client_id": pair[0], "client_secret": pair[2]}
         value = str(args.pop("token", "") or bearer.removeprefix("Bearer "))
         call = Call(
             method=request.match_info["method"], token=self.world.tokens.get(value), args=args
@@ -435,6 +436,21 @@ class SlackServer(People):
         finally:
             self.world.changes.note()
         return web.Response(text="ok")
+
+    def take_ack(self, delivery: Delivery) -> None:
+        """Do what the payload of an ack asks for: say something, change or push a modal."""
+        said, payload = delivery.response or {}, delivery.payload
+        if delivery.kind == "slash_commands" and (said.get("text") or said.get("blocks")):
+            number = str(payload["response_url"]).rpartition("/")[2]
+            self._take_response(self._response_urls[number], said)
+        if said.get("response_action") in ("update", "push"):
+            old = payload["view"]
+            check_view(said["view"])
+            view = self.adopt_view(said["view"], self.world.workspaces[old["team_id"]])
+            if said["response_action"] == "update":
+                self.replace_view(old, view)
+            else:
+                self.show_view(view, self.world.people[payload["user"]["id"]])
 
     def _take_response(self, found: ResponseUrl, body: Json) -> None:
         original = found.message

@@ -286,6 +286,8 @@ class Sockets:
             if attempt.acked_at is not None:
                 break
             reason = "timeout" if attempt.status is None else "http_error"
+        if delivery.response:
+            self._slack.take_ack(delivery)
         delivery.finished.set()
         self._slack.world.changes.note()
 
