@@ -1,0 +1,234 @@
+"""What an answer looks like in Slack: texts, blocks, and the ids of everything that can be clicked.
+
+Every message has its whole text as `text` too, so that one whose blocks Slack refuses is posted
+without them and nothing is missing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bots.messages import Answer, Citation, place_in_document
+from bots.neutral import neutral
+from bots.slack_bot.mrkdwn import escape, escaped_length, link, mrkdwn
+from bots.splitting import split_markdown
+from storage.identity import AnswerId, DocumentId, MessageId
+
+Block = dict[str, Any]
+
+FEEDBACK_ACTION = "parley_feedback"
+STOP_ACTION = "parley_stop"
+REGENERATE_ACTION = "parley_regenerate"
+SHARE_ACTION = "parley_share"
+NEED_HUMAN_ACTION = "parley_need_human"
+COMPARE_ACTIONS: Final = {
+    "left": "parley_compare_left",
+    "right": "parley_compare_right",
+    "tie": "parley_compare_tie",
+    "both_bad": "parley_compare_both_bad",
+}
+
+MAX_TEXT_CHARACTERS = 4_000
+"""Of `text` in chat.update; recommended for chat.postMessage, which cuts at 40,000."""
+PART_CHARACTERS = 3_000
+"""Of one message of a long answer, escaped. Below every limit of Slack's: 4,000 of a text, 3,000 of
+a section, 12,000 over all markdown blocks and in a stream."""
+STREAM_CHARACTERS = 11_000
+"""Of a stream, escaped; Slack takes 12,000 of markdown."""
+CONTEXT_ELEMENTS = 10
+MAX_CITATION_CHARACTERS = 300
+MAX_CITATIONS = 100
+"""Shown under an answer; 10 context blocks of the 50 blocks of a message."""
+
+SEARCHING = "Searching the documents…"
+FINISH_NOTES = {
+    "stopped": "Stopped.",
+    "length": "The answer was cut at its greatest length; ask for the rest if something is missing.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Post:
+    """One message as Slack gets it: `text` is mrkdwn, escaped, and says all that `blocks` say."""
+
+    text: str
+    blocks: Sequence[Block] = field(default=())
+
+    def arguments(self) -> dict[str, Any]:
+        """For the methods that post and update; an empty list removes a message's blocks."""
+        return {"text": self.text, "blocks": list(self.blocks)}
+
+
+def answer_posts(
+    answer: Answer,
+    *,
+    links: Mapping[DocumentId, str],
+    in_channel: bool,
+    private: bool = False,
+    controls: bool = True,
+) -> list[Post]:
+    """An answer as one message, or several where it is long; the last has sources and buttons.
+
+    Args:
+        links: where a cited document can be opened.
+        in_channel: whether there are other people to call.
+        private: whether only the asker sees it, and may share it.
+        controls: whether it can be rated and asked for again; without them for sharing.
+    """
+    parts = split_markdown(answer.text, limit=PART_CHARACTERS, length=escaped_length) or [""]
+    under = answer_foot(
+        answer, links=links, in_channel=in_channel, private=private, controls=controls
+    )
+    posts = [Post(text=mrkdwn(part), blocks=[markdown_block(part)]) for part in parts[:-1]]
+    text = "\n\n".join(filter(None, [mrkdwn(parts[-1]), *_cited(answer, links)]))
+    last = [markdown_block(parts[-1])] if parts[-1].strip() else []
+    posts.append(Post(text=shortened(text), blocks=[*last, *under]))
+    return posts
+
+
+def answer_foot(
+    answer: Answer,
+    *,
+    links: Mapping[DocumentId, str],
+    in_channel: bool,
+    private: bool = False,
+    controls: bool = True,
+) -> list[Block]:
+    """What stands under an answer: its sources, how it ended, its buttons."""
+    lines = _cited(answer, links)
+    blocks = [
+        context_block(lines[start : start + CONTEXT_ELEMENTS])
+        for start in range(0, len(lines), CONTEXT_ELEMENTS)
+    ]
+    if note := FINISH_NOTES.get(answer.finish_reason):
+        blocks.append(context_block([note]))
+    if not controls:
+        return blocks
+    buttons = [button("Answer again", REGENERATE_ACTION, str(answer.message_id))]
+    if in_channel:
+        buttons.append(button("I need a human", NEED_HUMAN_ACTION, str(answer.id)))
+    if private:
+        buttons.insert(
+            0, button("Share with channel", SHARE_ACTION, str(answer.id), style="primary")
+        )
+    return [*blocks, feedback_block(answer.id), {"type": "actions", "elements": buttons}]
+
+
+def feedback_block(answer_id: AnswerId) -> Block:
+    """Thumbs; the value says which and under what."""
+    return {
+        "type": "context_actions",
+        "elements": [
+            {
+                "type": "feedback_buttons",
+                "action_id": FEEDBACK_ACTION,
+                "positive_button": {
+                    "text": _plain("Good answer"),
+                    "accessibility_label": "Rate this answer as good",
+                    "value": f"up:{answer_id}",
+                },
+                "negative_button": {
+                    "text": _plain("Bad answer"),
+                    "accessibility_label": "Rate this answer as bad and say why",
+                    "value": f"down:{answer_id}",
+                },
+            }
+        ],
+    }
+
+
+def progress_post(text: str, message_id: MessageId, *, title: str = "") -> Post:
+    """An answer that is being written, or what is done before it, with a button that stops it.
+
+    Args:
+        text: Markdown as far as it is known; only its last part where it is long.
+        title: mrkdwn above it.
+    """
+    part = split_markdown(text, limit=PART_CHARACTERS, length=escaped_length)[-1] if text else ""
+    stop = {"type": "actions", "elements": [stop_button(message_id)]}
+    above = [section(title)] if title else []
+    body = [markdown_block(part)] if part.strip() else []
+    said = "\n".join(filter(None, [title, mrkdwn(part)]))
+    return Post(text=shortened(said), blocks=[*above, *body, stop])
+
+
+def stop_button(message_id: MessageId) -> Block:
+    """Ends an answer that is being written."""
+    return button("Stop", STOP_ACTION, str(message_id))
+
+
+def notice_post(text: str) -> Post:
+    """A plain sentence of ours; it may quote something, so it is escaped."""
+    return Post(text=shortened(escape(text)))
+
+
+def compared_post(text: str, *, side: str) -> Post:
+    """One side of a comparison, complete; text beyond what one message holds is left out."""
+    parts = split_markdown(text, limit=STREAM_CHARACTERS, length=escaped_length)
+    shown = parts[0] + ("\n\n…" if len(parts) > 1 else "") if parts else "…"
+    title = f"*{side}*"
+    return Post(
+        text=shortened(f"{title}\n{mrkdwn(shown)}"),
+        blocks=[section(title), markdown_block(shown)],
+    )
+
+
+def citation_line(citation: Citation, url: str | None) -> str:
+    """A source in mrkdwn: a link to it where it has an address, and where in it."""
+    name = neutral(" ".join(citation.document.split()), allowed="")[:MAX_CITATION_CHARACTERS]
+    place = place_in_document(page=citation.page, heading=citation.heading)
+    place = neutral(" ".join(place.split()), allowed="")[:MAX_CITATION_CHARACTERS]
+    named = link(url, name) if url else escape(name)
+    return f"[{citation.number}] {named}" + (f", {escape(place)}" if place else "")
+
+
+# -- Parts ----------------------------------------------------------------------------------------
+
+
+def markdown_block(text: str) -> Block:
+    """A block of Markdown; `text` is escaped here."""
+    return {"type": "markdown", "text": escape(text)}
+
+
+def section(text: str) -> Block:
+    """A block of mrkdwn that is escaped already."""
+    return {"type": "section", "text": _verbatim(text)}
+
+
+def context_block(texts: Sequence[str]) -> Block:
+    """Small print: up to 10 texts of mrkdwn that are escaped already."""
+    return {"type": "context", "elements": [_verbatim(text) for text in texts]}
+
+
+def button(text: str, action_id: str, value: str, *, style: str | None = None) -> Block:
+    """A button; Slack takes 75 characters of text and 2,000 of value."""
+    block: Block = {
+        "type": "button",
+        "action_id": action_id,
+        "text": _plain(text),
+        "value": value,
+    }
+    return {**block, "style": style} if style else block
+
+
+def shortened(text: str) -> str:
+    """`text` within what chat.update takes, cut between words."""
+    if len(text) <= MAX_TEXT_CHARACTERS:
+        return text
+    return text[: MAX_TEXT_CHARACTERS - 2].rsplit(None, 1)[0] + " …"
+
+
+def _cited(answer: Answer, links: Mapping[DocumentId, str]) -> list[str]:
+    return [
+        citation_line(citation, links.get(citation.document_id))
+        for citation in answer.citations[:MAX_CITATIONS]
+    ]
+
+
+def _verbatim(text: str) -> Block:
+    """Mrkdwn in which Slack finds no addresses by itself, only the links that are written out."""
+    return {"type": "mrkdwn", "text": text, "verbatim": True}
+
+
+def _plain(text: str) -> Block:
+    return {"type": "plain_text", "text": text}
