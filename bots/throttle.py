@@ -1,4 +1,4 @@
-"""Edits of messages at the pace that a platform allows: the newest preview wins, the end comes first.
+"""Edits of messages at the pace that a platform allows: the newest preview wins, ends go first.
 
 A streamed answer changes faster than a chat platform takes edits. So of all previews of a message
 only the newest is sent, not more often than allowed; the final text is never dropped, waits for no

@@ -22,6 +22,9 @@ MAX_ABBREVIATION_LETTERS = 3
 SLICE_CHARACTERS = 24
 """First cut through a run without spaces: about eight tokens in any script."""
 
+_FLAG_LETTERS = ("\U0001f1e6", "\U0001f1ff")
+"""Regional indicators: two of them are one flag."""
+_SKIN_TONES = ("\U0001f3fb", "\U0001f3ff")
 _CLOSERS = r"""["'”’»›)\]}」』】〉》）]*"""
 _BOUNDARY = re.compile(
     f"(?P<wide>[。！？｡．]+{_CLOSERS})"
@@ -84,16 +87,27 @@ def _slices(text: str, span: Span, length: int) -> list[Span]:
     cuts = []
     cut = span[0] + length
     while cut < span[1]:
-        while cut < span[1] and _joins(text[cut - 1], text[cut]) and cut - span[0] < 10_000:
+        while cut < span[1] and _joins(text, cut) and cut - span[0] < 10_000:
             cut += 1
         cuts.append(cut)
         cut += length
     return _tiles(cuts, span)
 
 
-def _joins(before: str, character: str) -> bool:
-    """Whether a character modifies the one before it: marks, joiners, variation selectors."""
-    return unicodedata.category(character).startswith("M") or "\u200d" in (before, character)
+def _joins(text: str, at: int) -> bool:
+    """Whether a character modifies the one before it: marks, joiners, tones, the half of a flag."""
+    before, character = text[at - 1], text[at]
+    if _FLAG_LETTERS[0] <= character <= _FLAG_LETTERS[1]:
+        start = at
+        while start > 0 and _FLAG_LETTERS[0] <= text[start - 1] <= _FLAG_LETTERS[1]:
+            start -= 1
+        return (at - start) % 2 == 1
+    return (
+        unicodedata.category(character).startswith("M")
+        or "\u200d" in (before, character)
+        or _SKIN_TONES[0] <= character <= _SKIN_TONES[1]
+        or (before, character) == ("\r", "\n")
+    )
 
 
 def _tiles(cuts: Iterable[int], span: Span) -> list[Span]:
