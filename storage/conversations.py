@@ -27,7 +27,14 @@ from storage.identity import (
     ThreadId,
 )
 from storage.jobs import TurnKind, defer_turn
-from storage.pool import Connection, Pool, one_row
+from storage.messages import (
+    add_message,
+    ensure_thread,
+    hold_question,
+    import_message,
+    make_question,
+)
+from storage.pool import Pool, one_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +78,7 @@ class Conversations:
     async def ensure_thread(self, ref: str, *, audience: Audience) -> ThreadId:
         """Find or make the thread that the platform calls `ref` in the audience's place."""
         async with self._pool.connection() as connection:
-            return await _ensure_thread(connection, ref, audience)
+            return await ensure_thread(connection, ref, audience)
 
     async def add_question(
         self,
@@ -96,7 +103,7 @@ class Conversations:
             )
             if await thread.fetchone() is None:
                 raise MessageNotFound(thread_id)
-            message_id, _ = await _add_message(
+            message_id, _ = await add_message(
                 connection, thread_id, audience, text, message_ref, author_id
             )
             return message_id
@@ -126,10 +133,11 @@ class Conversations:
             StorageUnavailable: nothing was stored; safe to retry.
         """
         async with self._pool.connection() as connection:
-            thread_id = await _ensure_thread(connection, thread_ref, audience)
-            message_id, new = await _add_message(
+            thread_id = await ensure_thread(connection, thread_ref, audience)
+            message_id, new = await add_message(
                 connection, thread_id, audience, text, message_ref, author_id
             )
+            new = new or await make_question(connection, message_id, author_id)
             if new:
                 await defer_turn(connection, message_id, surface=surface, place=place, kind=kind)
             return message_id, new
@@ -155,25 +163,13 @@ class Conversations:
             asked_at: the platform's time of the message.
         """
         async with self._pool.connection() as connection:
-            thread_id = await _ensure_thread(connection, thread_ref, audience)
-            message_id, new = await _add_message(
+            thread_id = await ensure_thread(connection, thread_ref, audience)
+            message_id, new = await add_message(
                 connection, thread_id, audience, text, message_ref, author_id
             )
-            if not new:
-                return message_id
-            await connection.execute(_IMPORT, {"message": message_id, "at": asked_at})
-            if answer_text is not None:
-                await insert_answer(
-                    connection,
-                    message_id,
-                    values={
-                        **_NO_MODEL,
-                        "text": answer_text.replace("\0", " "),
-                        "timings_ms": Jsonb({}),
-                        "params": Jsonb({}),
-                    },
-                    sources=(),
-                    prompt=None,
+            if new:
+                await import_message(
+                    connection, message_id, answer_text=answer_text, asked_at=asked_at
                 )
             return message_id
 
@@ -298,7 +294,7 @@ class Conversations:
             "current": current or replace,
         }
         async with self._pool.connection() as connection:
-            await _hold_question(connection, message_id, audience)
+            await hold_question(connection, message_id, audience)
             if replace:
                 await connection.execute(
                     "UPDATE answers SET current = false WHERE message_id = %s AND current",
@@ -342,7 +338,7 @@ class Conversations:
             row = await found.fetchone()
             if row is None:
                 raise MessageNotFound(answer_id)
-            await _hold_question(connection, MessageId(row[0]), audience)
+            await hold_question(connection, MessageId(row[0]), audience)
             await make_current(connection, answer_id)
 
     async def _answers(self, condition: str, value: UUID, audience: Audience) -> list[StoredAnswer]:
@@ -379,94 +375,6 @@ class Conversations:
             answer=answer_of(message_id, answer) if answer[0] is not None else None,
         )
 
-
-async def claim(
-    connection: Connection, *, audience: Audience, ref: str, message_id: MessageId
-) -> MessageId:
-    """Mark the platform's message `ref` as handled by a stored one, within the transaction.
-
-    Returns:
-        `message_id`, or the one that handled it before. Two deliveries at once wait for each other.
-    """
-    await connection.execute(
-        "INSERT INTO handled_events (workspace_id, platform_ref, message_id) VALUES (%s, %s, %s)"
-        " ON CONFLICT DO NOTHING",
-        [audience.workspace_id, ref, message_id],
-    )
-    found = await connection.execute(
-        "SELECT message_id FROM handled_events WHERE workspace_id = %s AND platform_ref = %s",
-        [audience.workspace_id, ref],
-    )
-    return MessageId((await one_row(found))[0])
-
-
-async def _ensure_thread(connection: Connection, ref: str, audience: Audience) -> ThreadId:
-    found = await connection.execute(
-        "INSERT INTO threads (workspace_id, scope_id, platform_ref) VALUES (%s, %s, %s)"
-        " ON CONFLICT ON CONSTRAINT threads_ref"
-        " DO UPDATE SET platform_ref = excluded.platform_ref RETURNING id",
-        [audience.workspace_id, audience.place_id, ref],
-    )
-    return ThreadId((await one_row(found))[0])
-
-
-async def _add_message(
-    connection: Connection,
-    thread_id: ThreadId,
-    audience: Audience,
-    text: str,
-    ref: str,
-    author_id: MemberId | None,
-) -> tuple[MessageId, bool]:
-    """Store a message unless the one that the platform calls `ref` is stored; whether it was new.
-
-    Its author may have been forgotten a moment ago.
-    """
-    message = await connection.execute(
-        "INSERT INTO messages (thread_id, member_id, text)"
-        " VALUES (%s, (SELECT id FROM members WHERE id = %s), %s) RETURNING id",
-        [thread_id, author_id, text.replace("\0", " ")],
-    )
-    message_id = MessageId((await one_row(message))[0])
-    handled_by = await claim(connection, audience=audience, ref=ref, message_id=message_id)
-    if handled_by != message_id:
-        await connection.execute("DELETE FROM messages WHERE id = %s", [message_id])
-    return handled_by, handled_by == message_id
-
-
-async def _hold_question(connection: Connection, message_id: MessageId, audience: Audience) -> None:
-    """Keep others from changing which answer of a question counts, until the transaction ends.
-
-    Raises:
-        MessageNotFound: no such question for this audience.
-    """
-    found = await connection.execute(
-        "SELECT 1 FROM messages m JOIN threads t ON t.id = m.thread_id"
-        " WHERE m.id = %s AND t.scope_id = %s FOR NO KEY UPDATE OF m",
-        [message_id, audience.place_id],
-    )
-    if await found.fetchone() is None:
-        raise MessageNotFound(message_id)
-
-
-_IMPORT = """
-UPDATE messages SET imported = true, created_at = %(at)s, position = coalesce(
-    (SELECT min(o.position) FROM messages o WHERE o.thread_id = messages.thread_id
-        AND NOT o.imported AND o.id <> messages.id AND o.created_at > %(at)s),
-    (SELECT max(o.position) FROM messages o WHERE o.thread_id = messages.thread_id
-        AND NOT o.imported AND o.id <> messages.id),
-    position)
-WHERE id = %(message)s
-"""
-_NO_MODEL = {
-    "found": True,
-    "finish_reason": "imported",
-    "model": "",
-    "prompt_sha256": "",
-    "prompt_tokens": 0,
-    "completion_tokens": 0,
-    "current": True,
-}
 
 _TURNS = f"""
 SELECT m.id, t.id, e.platform_ref, m.member_id, u.display_name_encrypted, m.text, m.created_at,

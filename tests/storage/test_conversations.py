@@ -1,6 +1,7 @@
 """Questions are kept once, answers with their evidence, and only their own place reads them."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -137,3 +138,153 @@ async def test_threads_are_listed_by_their_newest_question(
         ("one", "first", 2),
         ("two", "second", 1),
     ]
+
+
+async def accept(
+    conversations: Conversations, audience: Audience, text: str, *, ref: str | None = None
+) -> tuple[MessageId, bool]:
+    return await conversations.accept_question(
+        audience=audience,
+        thread_ref="thread",
+        message_ref=ref or text,
+        text=text,
+        author_id=audience.member_id,
+        surface="chat",
+        place={"channel": "C1"},
+    )
+
+
+async def queued(pool: Pool) -> list[tuple[str, str, Any]]:
+    async with pool.connection() as connection:
+        rows = await connection.execute(
+            "SELECT queue_name, task_name, args FROM procrastinate_jobs"
+        )
+        return await rows.fetchall()
+
+
+async def test_a_question_is_accepted_and_queued_once_however_often_it_comes(
+    conversations: Conversations, team: Team, pool: Pool
+) -> None:
+    accepted = await asyncio.gather(
+        *(accept(conversations, team.general, "When?") for _ in range(6))
+    )
+    assert sorted(new for _, new in accepted) == [False] * 5 + [True]
+    (message_id,) = {message_id for message_id, _ in accepted}
+    assert await queued(pool) == [
+        ("chat", "answer", {"message_id": str(message_id), "place": {"channel": "C1"}})
+    ]
+    turn = await conversations.question(message_id, audience=team.general)
+    assert turn.author_id == team.general.member_id
+
+
+async def test_a_regenerated_answer_counts_and_the_old_one_is_kept(
+    conversations: Conversations, team: Team
+) -> None:
+    message = await ask(conversations, team.general, "When?")
+    first = await answer(conversations, team.general, message)
+    second = await answer(
+        conversations, team.general, message, text="In May.", replace=True, params={"t": 0.7}
+    )
+    turn = await conversations.question(message, audience=team.general)
+    assert turn.answer is not None
+    assert (turn.answer.id, turn.answer.text, turn.answer.params) == (second, "In May.", {"t": 0.7})
+    both = await conversations.answers(message, audience=team.general)
+    assert [(a.id, a.current) for a in both] == [(first, False), (second, True)]
+    await conversations.make_current(first, audience=team.general)
+    assert (await conversations.answer(first, audience=team.general)).current
+    assert not (await conversations.answer(second, audience=team.general)).current
+
+
+async def test_an_answer_beside_the_current_one_does_not_count(
+    conversations: Conversations, team: Team
+) -> None:
+    message = await ask(conversations, team.general, "When?")
+    beside = await answer(conversations, team.general, message, text="Other.", current=False)
+    first = await answer(conversations, team.general, message)
+    assert first != beside
+    turn = await conversations.question(message, audience=team.general)
+    assert turn.answer is not None and turn.answer.id == first
+    for foreign in (team.secret, team.ada):
+        for answer_id in (first, beside):
+            with pytest.raises(MessageNotFound):
+                await conversations.answer(answer_id, audience=foreign)
+            with pytest.raises(MessageNotFound):
+                await conversations.make_current(answer_id, audience=foreign)
+        assert await conversations.answers(message, audience=foreign) == []
+
+
+async def prompts(pool: Pool) -> list[object]:
+    async with pool.connection() as connection:
+        rows = await connection.execute("SELECT prompt FROM answers ORDER BY created_at")
+        return [row[0] for row in await rows.fetchall()]
+
+
+async def test_the_served_prompt_is_kept_until_a_document_in_it_is_deleted(
+    conversations: Conversations, documents: Documents, team: Team, put: Puts, pool: Pool
+) -> None:
+    document = await put("plan.md", "The launch is in October.", team.general)
+    prompt = [{"role": "user", "content": "The launch is in October.\0 When?"}]
+    for text in ("When?", "And?"):
+        message = await ask(conversations, team.general, text)
+        sources = [source(document, 1)] if text == "When?" else []
+        await answer(conversations, team.general, message, sources=sources, prompt=prompt)
+    kept = [{"role": "user", "content": "The launch is in October.  When?"}]
+    assert await prompts(pool) == [kept, kept]
+    await documents.delete(document.id, audience=team.general)
+    assert await prompts(pool) == [None, kept]
+    late = await ask(conversations, team.general, "Late?")
+    await answer(conversations, team.general, late, sources=[source(document, 1)], prompt=prompt)
+    assert await prompts(pool) == [None, kept, None]
+
+
+async def bring(
+    conversations: Conversations, audience: Audience, text: str, *, minutes_ago: int, **more: Any
+) -> MessageId:
+    return await conversations.import_turn(
+        audience=audience,
+        thread_ref="thread",
+        message_ref=text,
+        text=text,
+        author_id=None,
+        answer_text=more.get("answer_text"),
+        asked_at=datetime.now(UTC) - timedelta(minutes=minutes_ago),
+    )
+
+
+async def test_gaps_of_a_history_are_filled_in_the_order_of_the_platform(
+    conversations: Conversations, team: Team, pool: Pool
+) -> None:
+    assert not await conversations.thread_is_ours("thread", audience=team.general)
+    first, _ = await accept(conversations, team.general, "first")
+    await answer(conversations, team.general, first)
+    asked, _ = await accept(conversations, team.general, "asked")
+    await bring(conversations, team.general, "b", minutes_ago=9, answer_text="so")
+    await bring(conversations, team.general, "a", minutes_ago=10)
+    # A platform's clock that runs ahead of ours.
+    await bring(conversations, team.general, "c", minutes_ago=-1)
+    again = await bring(conversations, team.general, "b", minutes_ago=5)
+    thread = (await conversations.question(asked, audience=team.general)).thread_id
+    history = await conversations.history(thread, audience=team.general, limit=9, before=asked)
+    assert [turn.text for turn in history] == ["a", "b", "first", "c"]
+    assert [turn.answer.text if turn.answer else None for turn in history] == [
+        *(None, "so", "In October [1].", None)
+    ]
+    assert history[1].message_id == again
+    before_first = await conversations.history(thread, audience=team.general, limit=9, before=first)
+    assert [turn.text for turn in before_first] == ["a", "b"]
+    assert len(await queued(pool)) == 2
+    assert await conversations.last_question("thread", audience=team.general) == asked
+    assert await conversations.last_question("thread", audience=team.secret) is None
+
+
+async def test_a_message_that_filled_a_gap_is_answered_when_it_turns_out_to_be_a_question(
+    conversations: Conversations, team: Team, pool: Pool
+) -> None:
+    early = await bring(conversations, team.general, "early", minutes_ago=1)
+    done = await bring(conversations, team.general, "done", minutes_ago=1, answer_text="so")
+    assert not await conversations.thread_is_ours("thread", audience=team.general)
+    assert await accept(conversations, team.general, "early") == (early, True)
+    assert await accept(conversations, team.general, "early") == (early, False)
+    assert await accept(conversations, team.general, "done") == (done, False)
+    assert [args["message_id"] for _, _, args in await queued(pool)] == [str(early)]
+    assert await conversations.thread_is_ours("thread", audience=team.general)
