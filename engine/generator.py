@@ -120,6 +120,7 @@ class Generator:
         max_tokens: int,
         draw: Draw,
         on_token: OnToken,
+        crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         """Generate for several prompts together; returns when all have ended.
 
@@ -128,8 +129,10 @@ class Generator:
             max_tokens: most new tokens of any sequence.
             draw: shared by all.
             on_token: see `OnToken`; must not raise.
+            crowded: asked at the end: whether more work waits for the thread that computed. If so,
+                it reads its next prompt on one core, as its neighbours need theirs.
         """
-        self._run(self._model, prompts, max_tokens, draw, on_token)
+        self._run(self._model, prompts, max_tokens, draw, on_token, crowded)
 
     def generate_seeded(
         self,
@@ -160,7 +163,7 @@ class Generator:
 
             ctranslate2.set_random_seed(seed % _UNSEEDED)
             try:
-                self._run(model, [prompt], max_tokens, draw, seeded)
+                self._run(model, [prompt], max_tokens, draw, seeded, lambda: False)
             finally:
                 ctranslate2.set_random_seed(_UNSEEDED)
                 del model
@@ -173,6 +176,7 @@ class Generator:
         max_tokens: int,
         draw: Draw,
         on_token: OnToken,
+        crowded: Callable[[], bool],
     ) -> None:
         running = len(prompts)
         prompt_read = False
@@ -185,7 +189,7 @@ class Generator:
             ends = on_token(result.batch_id, result.token_id, result.is_last)
             running -= ends or result.is_last
             if not running:
-                use_cores(self._prompt_cores)
+                use_cores(1 if crowded() else self._prompt_cores)
             return ends
 
         model.generate_batch(

@@ -234,6 +234,7 @@ class Scheduler:
                     max_tokens=max(job.max_tokens for job in batch),
                     draw=job.draw,
                     on_token=on_token,
+                    crowded=lambda: bool(self._waiting),
                 )
                 clock.learn()
             else:
