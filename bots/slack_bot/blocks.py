@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from bots import replies
 from bots.messages import Answer, Citation, place_in_document
 from bots.neutral import neutral
 from bots.slack_bot.mrkdwn import escape, escaped_length, link, mrkdwn
@@ -40,10 +41,22 @@ MAX_CITATION_CHARACTERS = 300
 MAX_CITATIONS = 100
 """Shown under an answer; 10 context blocks of the 50 blocks of a message."""
 
+_WORDS = {
+    replies.NO_DOCUMENTS: (
+        "There are no documents here yet. Share a file where I am, or use “Add to knowledge” on a "
+        "message that has one; then ask again."
+    ),
+    replies.STILL_READING: (
+        "The documents here are still being read; ask again when one of them is ready "
+        "(`/parley documents` shows how far they are)."
+    ),
+}
+"""What the assistant says in the words of this place."""
+
 SEARCHING = "Searching the documents…"
 FINISH_NOTES = {
     "stopped": "Stopped.",
-    "length": "The answer was cut at its greatest length; ask for the rest if something is missing.",
+    "length": "Cut at the greatest length of an answer; ask for the rest if you need it.",
 }
 
 
@@ -75,7 +88,8 @@ def answer_posts(
         private: whether only the asker sees it, and may share it.
         controls: whether it can be rated and asked for again; without them for sharing.
     """
-    parts = split_markdown(answer.text, limit=PART_CHARACTERS, length=escaped_length) or [""]
+    said = _WORDS.get(answer.text, answer.text)
+    parts = split_markdown(said, limit=PART_CHARACTERS, length=escaped_length) or [""]
     under = answer_foot(
         answer, links=links, in_channel=in_channel, private=private, controls=controls
     )
@@ -152,6 +166,18 @@ def progress_post(text: str, message_id: MessageId, *, title: str = "") -> Post:
     return Post(text=shortened(said), blocks=[*above, *body, stop])
 
 
+def queued(position: int) -> str:
+    """What is shown while other questions are answered."""
+    if position <= 1:
+        return "Waiting for other questions; yours is next…"
+    return f"Waiting for other questions; yours is number {position} in the queue…"
+
+
+def reading(sources: int) -> str:
+    """What is shown while the model reads."""
+    return "Reading a source…" if sources == 1 else f"Reading {sources} sources…"
+
+
 def stop_button(message_id: MessageId) -> Block:
     """Ends an answer that is being written."""
     return button("Stop", STOP_ACTION, str(message_id))
@@ -162,14 +188,18 @@ def notice_post(text: str) -> Post:
     return Post(text=shortened(escape(text)))
 
 
-def compared_post(text: str, *, side: str) -> Post:
-    """One side of a comparison, complete; text beyond what one message holds is left out."""
-    parts = split_markdown(text, limit=STREAM_CHARACTERS, length=escaped_length)
-    shown = parts[0] + ("\n\n…" if len(parts) > 1 else "") if parts else "…"
+def compared_post(answer: Answer, *, side: str, links: Mapping[DocumentId, str]) -> Post:
+    """One side of a comparison, complete and without buttons or models.
+
+    Text beyond what one message holds is left out: the sides must stay side by side.
+    """
+    parts = split_markdown(answer.text, limit=STREAM_CHARACTERS, length=escaped_length) or ["…"]
+    shown = parts[0] + ("\n\n…" if len(parts) > 1 else "")
     title = f"*{side}*"
+    foot = answer_foot(answer, links=links, in_channel=False, controls=False)
     return Post(
         text=shortened(f"{title}\n{mrkdwn(shown)}"),
-        blocks=[section(title), markdown_block(shown)],
+        blocks=[section(title), markdown_block(shown), *foot],
     )
 
 

@@ -18,9 +18,7 @@ from weakref import WeakValueDictionary
 
 import aiohttp
 from slack_sdk.errors import SlackApiError, SlackClientError
-from slack_sdk.web.async_chat_stream import AsyncChatStream
 from slack_sdk.web.async_client import AsyncWebClient
-from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bots.slack_bot.lanes import Lane, Priority
 
@@ -32,6 +30,8 @@ PATIENCE_S = 600.0
 """How long a call that Slack refuses for now is repeated; then its job is."""
 TRIGGER_S = 2.5
 """For opening a modal: its `trigger_id` lives 3 s."""
+BRIEFLY_S = 20.0
+"""For what somebody waits for before anything else happens, or what is only an ornament."""
 DEFAULT_RETRY_S = 1.0
 """Where Slack refuses without saying for how long."""
 MAX_RETRY_AFTER_S = 120.0
@@ -153,39 +153,60 @@ class SlackCalls:
         )
         return str(posted.get("message_ts") or "")
 
-    async def stream_call(
+    async def start_stream(
         self,
-        channel: str,
-        method: str,
-        make: Callable[[], Awaitable[AsyncSlackResponse | None]],
         *,
-        priority: Priority,
-    ) -> None:
-        """A call that an `AsyncChatStream` makes; never repeated where Slack did not answer."""
-        await self._call(channel, method, make, priority=priority, repeat=False)
+        channel: str,
+        thread_ts: str,
+        team: str,
+        user: str,
+        chunks: Sequence[Json],
+    ) -> str:
+        """chat.startStream: a message that `user` sees growing; returns its ts.
 
-    async def stream(
-        self, *, channel: str, thread_ts: str, team: str, user: str
-    ) -> AsyncChatStream:
-        """A native stream that `user` will see live; it has made no call yet.
-
-        Its buffer of one character makes every append a call: whoever appends paces them.
+        Why not the SDK's `chat_stream` object: it keeps text in a buffer of its own, which is lost
+        or sent twice where a call fails.
         """
-        return await self.client.chat_stream(
-            channel=channel,
-            thread_ts=thread_ts,
-            recipient_team_id=team,
-            recipient_user_id=user,
-            buffer_size=1,
+        started = await self._call(
+            channel,
+            "chat.startStream",
+            lambda: self.client.chat_startStream(
+                channel=channel,
+                thread_ts=thread_ts,
+                recipient_team_id=team,
+                recipient_user_id=user,
+                chunks=list(chunks),
+            ),
+            repeat=False,
+        )
+        return str(started["ts"])
+
+    async def append_stream(self, *, channel: str, ts: str, text: str) -> None:
+        """chat.appendStream; raises `RateLimited` instead of waiting, and is never repeated."""
+        await self._call(
+            channel,
+            "chat.appendStream",
+            lambda: self.client.chat_appendStream(
+                channel=channel, ts=ts, chunks=[markdown_chunk(text)]
+            ),
+            priority=Priority.PREVIEW,
         )
 
-    async def stop_stream(self, *, channel: str, ts: str) -> None:
-        """chat.stopStream on a stream of a process that is gone."""
+    async def stop_stream(
+        self, *, channel: str, ts: str, text: str = "", blocks: Sequence[Json] = ()
+    ) -> None:
+        """chat.stopStream, adding the last text and what stands under it."""
         await self._call(
             channel,
             "chat.stopStream",
-            lambda: self.client.chat_stopStream(channel=channel, ts=ts),
+            lambda: self.client.chat_stopStream(
+                channel=channel,
+                ts=ts,
+                chunks=[markdown_chunk(text)] if text else None,
+                blocks=list(blocks) or None,
+            ),
             priority=Priority.FINAL,
+            repeat=False,
         )
 
     async def thread(self, *, channel: str, ts: str, oldest: str = "0") -> list[Json]:
@@ -216,6 +237,48 @@ class SlackCalls:
             ),
             priority=Priority.PREVIEW,
         )
+
+    async def set_title(self, *, channel: str, thread_ts: str, title: str) -> None:
+        """assistant.threads.setTitle: what the thread is called in the app's history."""
+        await self._call(
+            channel,
+            "assistant.threads.setTitle",
+            lambda: self.client.assistant_threads_setTitle(
+                channel_id=channel, thread_ts=thread_ts, title=title
+            ),
+            patience_s=BRIEFLY_S,
+        )
+
+    async def suggest_prompts(
+        self,
+        *,
+        channel: str,
+        thread_ts: str | None,
+        title: str,
+        prompts: Sequence[Mapping[str, str]],
+    ) -> None:
+        """assistant.threads.setSuggestedPrompts: at most four, each with `title` and `message`."""
+        await self._call(
+            channel,
+            "assistant.threads.setSuggestedPrompts",
+            lambda: self.client.assistant_threads_setSuggestedPrompts(
+                channel_id=channel,
+                thread_ts=thread_ts,
+                title=title,
+                prompts=[dict(prompt) for prompt in prompts],
+            ),
+            patience_s=BRIEFLY_S,
+        )
+
+    async def user(self, user: str) -> Json:
+        """users.info: what Slack says of a person."""
+        found = await self._call(
+            "users.info",
+            "users.info",
+            lambda: self.client.users_info(user=user),
+            patience_s=BRIEFLY_S,
+        )
+        return dict(found["user"])
 
     async def open_view(self, *, trigger_id: str, view: Mapping[str, Any]) -> None:
         """views.open, while the trigger lives."""
@@ -286,6 +349,11 @@ class SlackCalls:
             await asyncio.sleep(pause)
 
 
+def markdown_chunk(text: str) -> Json:
+    """A piece of a stream; at most 12,000 characters."""
+    return {"type": "markdown_text", "text": text}
+
+
 def _retry_after(error: SlackApiError) -> float | None:
     """Seconds to wait where Slack refused for now, else None."""
     status, data, headers = _parts(error)
@@ -319,6 +387,6 @@ _AWAY = {
 def _parts(error: SlackApiError) -> tuple[int, Mapping[str, Any], Mapping[str, str]]:
     """Status, body and headers; the SDK gives a bare HTTP response where the body is no JSON."""
     response = error.response
-    status = getattr(response, "status_code", None) or getattr(response, "status", 0)
+    status: int = getattr(response, "status_code", None) or getattr(response, "status", None) or 0
     data = getattr(response, "data", None)
-    return int(status), data if isinstance(data, Mapping) else {}, response.headers
+    return status, data if isinstance(data, Mapping) else {}, response.headers

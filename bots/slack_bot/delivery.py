@@ -1,0 +1,182 @@
+"""Delivers turns to Slack: from the first sign of life to the answer, again after every crash.
+
+A turn may be delivered several times: a process died, the engine was away. What was posted before
+is found and becomes the answer, so a question has one answer whatever happened in between.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from time import perf_counter
+
+from slack_sdk.errors import SlackClientError
+
+from bots.errors import TurnFailed
+from bots.messages import (
+    Answer,
+    Answered,
+    Delayed,
+    PendingEvent,
+    Queued,
+    Searching,
+    SourcesFound,
+    TextDelta,
+    TurnEvent,
+)
+from bots.slack_bot.blocks import SEARCHING, queued, reading
+from bots.slack_bot.board import GONE, Board, Place
+from bots.slack_bot.context import SlackContext
+from bots.slack_bot.screens import (
+    EditedScreen,
+    Links,
+    PrivateScreen,
+    Screen,
+    StreamedScreen,
+)
+from bots.slack_bot.sides import Sides
+from bots.slack_bot.web_api import RateLimited, SlackRefused
+from bots.throttle import Edits, RetryAfter
+from bots.turns import PendingTurn
+from storage.errors import DocumentNotFound
+from storage.identity import Audience
+from storage.queue import RetryLater
+
+logger = logging.getLogger(__name__)
+
+STATUS_REFRESH_S = 90.0
+"""Slack forgets a status after 2 minutes."""
+
+Show = Callable[[], Awaitable[None]]
+
+
+class SlackDelivery:
+    """Shows pending turns where they were asked.
+
+    Args of the constructor:
+        status_refresh_s: how often a status is set again while nothing else is shown.
+    """
+
+    def __init__(
+        self, context: SlackContext, *, status_refresh_s: float = STATUS_REFRESH_S
+    ) -> None:
+        self._context = context
+        self._status_refresh_s = status_refresh_s
+
+    async def deliver(self, turn: PendingTurn) -> None:
+        """Show a turn, until its answer stands there or is known to come later.
+
+        Raises:
+            RetryLater: Slack does not answer; the turn is to be delivered again.
+        """
+        begun = perf_counter()
+        place = Place.of(turn.place)
+        try:
+            calls = self._context.calls(await self._context.client_for(place.workspace))
+            board = Board(
+                calls=calls,
+                deliveries=self._context.deliveries,
+                place=place,
+                message_id=turn.message_id,
+            )
+            await board.load(again=turn.attempt > 0)
+            if board.finished and turn.kind != "regenerate":
+                return
+            shown = await self._show(turn, board)
+        except SlackRefused as error:
+            if error.code not in GONE:
+                raise
+            logger.warning("an answer has no place: %s", error, extra={"action": "place_gone"})
+            return
+        except (SlackClientError, TimeoutError) as error:
+            logger.warning("Slack is away: %s", error, extra={"action": "slack_away"})
+            raise RetryLater from error
+        if shown:
+            await board.finish()
+            ms = round(1000 * (perf_counter() - begun))
+            logger.info("answer delivered", extra={"action": "delivered", "duration_ms": ms})
+
+    async def _show(self, turn: PendingTurn, board: Board) -> bool:
+        """Show the turn; False where it is to be delivered again."""
+        links = partial(_links, self._context, turn.audience)
+        async with (
+            Edits[int, Show](
+                _send, interval_s=self._context.settings.edit_interval_s, concurrency=2
+            ) as edits,
+            contextlib.aclosing(turn.events()) as events,
+        ):
+            if turn.kind == "compare":
+                return await Sides(self._context, turn, board, edits, links).show(events)
+            return await self._single(turn, board, edits, events, links)
+
+    async def _single(
+        self,
+        turn: PendingTurn,
+        board: Board,
+        edits: Edits[int, Show],
+        events: AsyncGenerator[PendingEvent | tuple[int, TurnEvent], None],
+        links: Callable[[Answer], Awaitable[Links]],
+    ) -> bool:
+        screen = _screen(turn, board)
+        refresher = asyncio.create_task(self._refresh(screen))
+        edits.put(0, partial(screen.working, SEARCHING))
+        text = ""
+        try:
+            async for event in events:
+                match event:
+                    case Queued(position=position):
+                        edits.put(0, partial(screen.working, queued(position)))
+                    case Searching():
+                        edits.put(0, partial(screen.working, SEARCHING))
+                    case SourcesFound(sources=sources):
+                        edits.put(0, partial(screen.working, reading(len(sources))))
+                    case TextDelta(text=new):
+                        text += new
+                        edits.put(0, partial(screen.writing, text))
+                    case Delayed(reply=reply):
+                        if not (board.place.private and turn.attempt):  # it was said before
+                            await edits.finish(0, partial(screen.notice, reply.text))
+                    case Answered(answer=answer):
+                        finish = partial(screen.finish, answer, await links(answer))
+                        await edits.finish(0, finish)
+                        return True
+        except TurnFailed as error:
+            await edits.finish(0, partial(screen.notice, error.reply.text))
+            return True
+        finally:
+            refresher.cancel()
+        return False
+
+    async def _refresh(self, screen: Screen) -> None:
+        while True:
+            await asyncio.sleep(self._status_refresh_s)
+            await screen.refresh()
+
+
+async def _send(_: int, show: Show) -> None:
+    """What `Edits` sends is what to do."""
+    try:
+        await show()
+    except RateLimited as error:
+        raise RetryAfter(error.after_s) from error
+
+
+def _screen(turn: PendingTurn, board: Board) -> Screen:
+    place = board.place
+    if place.private:
+        return PrivateScreen(board, again=turn.attempt > 0 and turn.kind != "regenerate")
+    if place.one_reader and place.thread_ts and board.empty:
+        return StreamedScreen(board)
+    return EditedScreen(board)
+
+
+async def _links(context: SlackContext, audience: Audience, answer: Answer) -> Links:
+    """Where the cited documents can be opened, as far as that is known."""
+    found = {}
+    for document_id in {citation.document_id for citation in answer.citations}:
+        with contextlib.suppress(DocumentNotFound):
+            document = await context.workplace.documents.get(document_id, audience=audience)
+            if url := document.origin.get("permalink"):
+                found[document_id] = url
+    return found

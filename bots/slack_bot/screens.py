@@ -1,0 +1,300 @@
+"""Three ways to show a turn in Slack: edits of a message, a native stream, a message for one.
+
+A native stream is live only for the one person that it names, so it serves conversations of one
+person; a channel gets a placeholder that is edited. A stream that Slack ends, after about five
+minutes or while the model is silent, goes on as edits of the same message: everything that was
+said is kept here and not in the stream.
+"""
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from slack_sdk.errors import SlackClientError
+
+from bots.messages import Answer
+from bots.slack_bot.blocks import (
+    SEARCHING,
+    STREAM_CHARACTERS,
+    Block,
+    Post,
+    answer_foot,
+    answer_posts,
+    markdown_block,
+    notice_post,
+    progress_post,
+    shortened,
+    stop_button,
+)
+from bots.slack_bot.board import Board
+from bots.slack_bot.lanes import Priority
+from bots.slack_bot.mrkdwn import escape
+from bots.slack_bot.web_api import SlackAway, SlackRefused, markdown_chunk
+from storage.identity import DocumentId
+
+logger = logging.getLogger(__name__)
+
+LOADING_MESSAGES = (
+    "Searching the documents…",
+    "Reading what was found…",
+    "Checking the sources…",
+)
+
+Links = Mapping[DocumentId, str]
+
+
+class Screen(Protocol):
+    """Where a turn is shown."""
+
+    async def working(self, note: str) -> None:
+        """Show what happens before there is text."""
+
+    async def writing(self, text: str) -> None:
+        """Show the Markdown that is known so far."""
+
+    async def notice(self, text: str) -> None:
+        """Show a sentence in place of the answer; the answer may still come."""
+
+    async def finish(self, answer: Answer, links: Links) -> None:
+        """Show the answer."""
+
+    async def refresh(self) -> None:
+        """Keep alive what Slack would let expire."""
+
+
+class EditedScreen:
+    """A message that is edited until it is the answer."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    async def working(self, note: str) -> None:
+        """Show a note with a stop button."""
+        post = progress_post(f"_{note}_", self._board.message_id)
+        await self._board.show(0, post, Priority.PREVIEW)
+
+    async def writing(self, text: str) -> None:
+        """Show the text, its last part where it is long, with a stop button."""
+        post = progress_post(text, self._board.message_id)
+        await self._board.show(0, post, Priority.PREVIEW)
+
+    async def notice(self, text: str) -> None:
+        """Show a plain sentence."""
+        await self._board.show(0, notice_post(text), Priority.FINAL)
+        await self._board.keep(1)
+
+    async def finish(self, answer: Answer, links: Links) -> None:
+        """Show the answer in as many messages as it needs."""
+        in_channel = not self._board.place.one_reader
+        posts = answer_posts(answer, links=links, in_channel=in_channel)
+        for part, post in enumerate(posts):
+            await self._board.show(part, post, Priority.FINAL)
+        await self._board.keep(len(posts))
+
+    async def refresh(self) -> None:
+        """A message does not expire."""
+
+
+class Status:
+    """What the thread says about what is being done; a comfort that may fail."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._note = ""
+
+    async def show(self, note: str) -> None:
+        """Set the status."""
+        self._note = note
+        place = self._board.place
+        if not place.thread_ts:
+            return
+        try:
+            await self._board.calls.set_status(
+                channel=place.channel,
+                thread_ts=place.thread_ts,
+                status=note,
+                loading_messages=LOADING_MESSAGES if note == SEARCHING else (note,),
+            )
+        except SlackClientError as error:
+            logger.info("no status: %s", error, extra={"action": "status_not_shown"})
+
+    async def refresh(self) -> None:
+        """Set it again: Slack forgets it after 2 minutes."""
+        if self._note:
+            await self.show(self._note)
+
+    def over(self) -> None:
+        """A message was posted, which ends the status."""
+        self._note = ""
+
+
+class StreamedScreen:
+    """A native stream; edits of its message where Slack has ended it."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._status = Status(board)
+        self._edited: EditedScreen | None = None
+        self._ts = ""
+        self._sent = ""
+        self._stoppable = False
+
+    async def working(self, note: str) -> None:
+        """Set the thread's status."""
+        if self._edited is not None:
+            await self._edited.working(note)
+        else:
+            await self._status.show(note)
+
+    async def writing(self, text: str) -> None:
+        """Append what is new."""
+        if self._edited is None:
+            try:
+                await self._append(escape(text))
+                return
+            except (SlackRefused, SlackAway) as error:
+                self._break(error)
+        if self._edited is not None:
+            await self._edited.writing(text)
+
+    async def notice(self, text: str) -> None:
+        """Show a plain sentence, in place of what was streamed."""
+        await self._end()
+        await EditedScreen(self._board).notice(text)
+        self._edited = EditedScreen(self._board)
+        self._status.over()
+
+    async def finish(self, answer: Answer, links: Links) -> None:
+        """Complete the stream, then replace it where that is not the whole answer."""
+        edited = EditedScreen(self._board)
+        if self._edited is None and self._ts:
+            whole = escape(answer.text)
+            if whole.startswith(self._sent) and len(whole) <= STREAM_CHARACTERS:
+                await self._complete(answer, links, whole)
+                return
+            await self._end()
+        await edited.finish(answer, links)
+
+    async def refresh(self) -> None:
+        """Keep the status."""
+        await self._status.refresh()
+
+    async def _append(self, whole: str) -> None:
+        new = whole[len(self._sent) :]
+        if not new or len(whole) > STREAM_CHARACTERS:  # the complete answer shows the rest
+            return
+        place = self._board.place
+        if not self._ts:
+            await self._start(new)
+        else:
+            await self._board.calls.append_stream(channel=place.channel, ts=self._ts, text=new)
+        self._sent = whole
+
+    async def _start(self, text: str) -> None:
+        """Start with a stop button, or without where Slack takes none in a stream."""
+        place = self._board.place
+        stop = {"type": "actions", "elements": [stop_button(self._board.message_id)]}
+        with_stop = [{"type": "blocks", "blocks": [stop]}, markdown_chunk(text)]
+        for chunks in (with_stop, with_stop[1:]):
+            try:
+                self._ts = await self._board.calls.start_stream(
+                    channel=place.channel,
+                    thread_ts=place.thread_ts,
+                    team=place.team,
+                    user=place.user,
+                    chunks=chunks,
+                )
+            except SlackRefused as error:
+                if chunks is not with_stop:
+                    raise
+                logger.info("no stop button: %s", error, extra={"action": "stream_without_stop"})
+            else:
+                self._stoppable = chunks is with_stop
+                self._status.over()
+                await self._board.remember(0, self._ts)
+                return
+
+    async def _complete(self, answer: Answer, links: Links, whole: str) -> None:
+        foot = answer_foot(answer, links=links, in_channel=not self._board.place.one_reader)
+        try:
+            await self._board.calls.stop_stream(
+                channel=self._board.place.channel,
+                ts=self._ts,
+                text=whole[len(self._sent) :],
+                blocks=foot,
+            )
+        except (SlackRefused, SlackAway) as error:
+            self._break(error)
+            await EditedScreen(self._board).finish(answer, links)
+            return
+        if self._stoppable:
+            await self._take_stop_away(answer, links, foot)
+
+    async def _take_stop_away(self, answer: Answer, links: Links, foot: list[Block]) -> None:
+        """Replace the streamed message by the same one without its stop button."""
+        posts = answer_posts(answer, links=links, in_channel=False)
+        try:
+            await self._board.calls.update_message(
+                channel=self._board.place.channel,
+                ts=self._ts,
+                text=shortened("\n".join(post.text for post in posts)),
+                blocks=[markdown_block(answer.text), *foot],
+                priority=Priority.FINAL,
+            )
+        except (SlackRefused, SlackAway) as error:
+            logger.warning("a stop button stays: %s", error, extra={"action": "stop_button_stays"})
+
+    def _break(self, error: Exception) -> None:
+        logger.info("a stream goes on as edits: %s", error, extra={"action": "stream_ended"})
+        self._edited = EditedScreen(self._board)
+
+    async def _end(self) -> None:
+        """Let the message be edited."""
+        if self._ts and self._edited is None:
+            with contextlib.suppress(SlackRefused, SlackAway):
+                await self._board.calls.stop_stream(channel=self._board.place.channel, ts=self._ts)
+
+
+class PrivateScreen:
+    """Messages that only the asker sees; they cannot be edited, so only the end is posted.
+
+    Args of the constructor:
+        again: whether an earlier attempt may have posted some of them.
+    """
+
+    def __init__(self, board: Board, *, again: bool) -> None:
+        self._board = board
+        self._status = Status(board)
+        self._again = again
+
+    async def working(self, note: str) -> None:
+        """Set the thread's status."""
+        await self._status.show(note)
+
+    async def writing(self, text: str) -> None:
+        """Nothing: it would have to be posted again with every word."""
+
+    async def notice(self, text: str) -> None:
+        """Tell the asker."""
+        await self._post(notice_post(text))
+
+    async def finish(self, answer: Answer, links: Links) -> None:
+        """Post the answer, which the asker may share."""
+        posts = answer_posts(answer, links=links, in_channel=True, private=True)
+        for part, post in enumerate(posts):
+            if not (self._again and self._board.knows(part)):
+                await self._board.remember(part, await self._post(post))
+
+    async def refresh(self) -> None:
+        """Keep the status."""
+        await self._status.refresh()
+
+    async def _post(self, post: Post) -> str:
+        place = self._board.place
+        where = {"channel": place.channel, "user": place.user, **place.threaded}
+        self._status.over()
+        try:
+            return await self._board.calls.post_ephemeral(**where, **post.arguments())
+        except SlackRefused:
+            return await self._board.calls.post_ephemeral(**where, text=post.text)

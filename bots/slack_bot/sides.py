@@ -1,0 +1,158 @@
+"""Shows a comparison: two answers side by side, blind, at the same pace, then the vote.
+
+Neither side says which model wrote it, and neither runs ahead while both are written: who writes
+faster would give it away.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+
+from bots.errors import TurnFailed
+from bots.messages import (
+    Answer,
+    Answered,
+    Delayed,
+    PendingEvent,
+    Queued,
+    Searching,
+    SourcesFound,
+    TextDelta,
+    TurnEvent,
+)
+from bots.slack_bot.blocks import (
+    SEARCHING,
+    Post,
+    compared_post,
+    progress_post,
+    queued,
+    reading,
+    section,
+)
+from bots.slack_bot.board import Board
+from bots.slack_bot.compare import comparison_blocks, open_shown, order_of
+from bots.slack_bot.context import SlackContext
+from bots.slack_bot.lanes import Priority
+from bots.slack_bot.screens import EditedScreen, Links
+from bots.throttle import Edits
+from bots.turns import PendingTurn
+
+SIDES = ("A", "B")
+VOTE_PART = 2
+"""The message under the two."""
+VOTE = "Which answer is better? The models are named once you have voted."
+
+Show = Callable[[], Awaitable[None]]
+
+
+class Sides:
+    """The two messages of one comparison."""
+
+    def __init__(
+        self,
+        context: SlackContext,
+        turn: PendingTurn,
+        board: Board,
+        edits: Edits[int, Show],
+        links: Callable[[Answer], Awaitable[Links]],
+    ) -> None:
+        self._context = context
+        self._turn = turn
+        self._board = board
+        self._edits = edits
+        self._links = links
+        self._order = order_of(turn.message_id)
+        self._single = EditedScreen(board)
+        self._texts = ["", ""]
+        self._answers: dict[int, Answer] = {}
+
+    async def show(
+        self, events: AsyncGenerator[PendingEvent | tuple[int, TurnEvent], None]
+    ) -> bool:
+        """Show both; False where the turn is to be delivered again."""
+        for side in (0, 1):  # in this order: the left one stands first
+            if not self._board.knows(side):
+                await self._working(side, SEARCHING)
+        try:
+            async for event in events:
+                match event:
+                    case (which, one):
+                        self._take(which, one)
+                    case Queued(position=position):
+                        self._note(queued(position))
+                    case Delayed(reply=reply):
+                        await self._alone(partial(self._single.notice, reply.text))
+        except TurnFailed as error:
+            await self._alone(partial(self._single.notice, error.reply.text))
+            return True
+        return await self._conclude()
+
+    async def _alone(self, show: Show) -> None:
+        """Show one message instead of two; what was to be shown in the other is dropped."""
+        await self._edits.finish(1, _nothing)
+        await self._edits.finish(0, show)
+
+    def _take(self, which: int, event: TurnEvent) -> None:
+        match event:
+            case Searching():
+                self._note(SEARCHING)
+            case SourcesFound(sources=sources):
+                self._note(reading(len(sources)))
+            case TextDelta(text=new):
+                self._texts[which] += new
+                self._write()
+            case Answered(answer=answer):
+                self._texts[which] = answer.text
+                self._answers[which] = answer
+                self._write()
+
+    def _note(self, note: str) -> None:
+        for side in (0, 1):
+            self._edits.put(side, partial(self._working, side, note))
+
+    def _write(self) -> None:
+        """Show as much of both as both have, and all once one of them is complete."""
+        length = min(len(text) for text in self._texts)
+        for side, which in enumerate(self._order):
+            text = self._texts[which]
+            shown = text if self._answers else text[:length]
+            if shown:
+                self._edits.put(side, partial(self._writing, side, shown))
+
+    async def _working(self, side: int, note: str) -> None:
+        await self._writing(side, f"_{note}_")
+
+    async def _writing(self, side: int, text: str) -> None:
+        post = progress_post(text, self._turn.message_id, title=f"*{SIDES[side]}*")
+        await self._board.show(side, post, Priority.PREVIEW)
+
+    async def _conclude(self) -> bool:
+        """Show the whole answers and open the vote; one answer alone is no comparison."""
+        if not self._answers:
+            return False
+        if len(self._answers) == 1:
+            [answer] = self._answers.values()
+            links = await self._links(answer)
+            await self._alone(partial(self._single.finish, answer, links))
+            return True
+        for side, which in enumerate(self._order):
+            post = compared_post(
+                self._answers[which],
+                side=SIDES[side],
+                links=await self._links(self._answers[which]),
+            )
+            await self._edits.finish(side, partial(self._board.show, side, post, Priority.FINAL))
+        comparison_id = await open_shown(
+            self._context,
+            message_id=self._turn.message_id,
+            audience=self._turn.audience,
+            answers=(self._answers[0].id, self._answers[1].id),
+        )
+        vote = Post(text=VOTE, blocks=[section(VOTE), *comparison_blocks(comparison_id)])
+        await self._edits.finish(
+            VOTE_PART, partial(self._board.show, VOTE_PART, vote, Priority.FINAL)
+        )
+        return True
+
+
+async def _nothing() -> None:
+    """What a side shows that is not needed."""
