@@ -14,7 +14,7 @@ EMBEDDER = "all-minilm-l6-v2"
 PASSAGE = "The keeper wrote into her book every evening what she had seen from the gallery. " * 6
 BULK_REQUESTS = 16
 PASSAGES_PER_REQUEST = 96
-"""All requests together keep two cores busy for seven seconds or more; the questions take less than one."""
+"""All requests together keep two cores busy for seven seconds; the questions take one."""
 
 
 @pytest.fixture(scope="module")
