@@ -7,21 +7,20 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
-from time import monotonic
 
 import numpy as np
 import stamina
 from numpy.typing import NDArray
-from procrastinate.exceptions import ProcrastinateException
 
+from bots.outages import outlive_outages
 from bots.settings import Settings
 from bots.workplace import engine_client
 from engine.client import EngineClient
 from engine.errors import EngineBusy, EngineUnavailable
 from engine.manifest import Manifest
 from engine.tokenizer import Tokenizer
+from storage.documents import remove_leftovers
 from storage.embedded import database_url
-from storage.errors import StorageUnavailable
 from storage.identity import DocumentId
 from storage.ingest import CountsTokens, ingest
 from storage.jobs import run_worker, until_stopped
@@ -29,10 +28,8 @@ from storage.pool import Pool, open_pool
 
 logger = logging.getLogger(__name__)
 
-FIRST_BACKOFF_S = 0.5
-LONGEST_BACKOFF_S = 15.0
-STABLE_AFTER_S = 30.0
-"""After working this long, the next loss of the database starts at the first backoff again."""
+LEFTOVER_AFTER_S = 24 * 3600.0
+"""An upload that did not grow for so long belongs to a process that was killed."""
 EMBED_ATTEMPTS = 6
 EMBED_RETRY_TIMEOUT_S = 60.0
 """An engine that restarts is back within seconds; beyond this the job itself is tried again
@@ -67,24 +64,11 @@ async def _work_on(pool: Pool, engine: EngineClient, settings: Settings) -> None
             settings=settings.documents,
         )
 
-    backoff_s = FIRST_BACKOFF_S
+    remove_leftovers(settings.home / "files", older_than_s=LEFTOVER_AFTER_S)
     logger.info("worker ready", extra={"action": "worker_ready"})
-    while True:
-        begun = monotonic()
-        try:
-            await run_worker(pool, ingest=ingest_document)
-            return
-        except (StorageUnavailable, ProcrastinateException) as error:
-            if monotonic() - begun >= STABLE_AFTER_S:
-                backoff_s = FIRST_BACKOFF_S
-            logger.warning(
-                "the database went away (%s); next try in %.1f s",
-                error,
-                backoff_s,
-                extra={"action": "worker_database_lost"},
-            )
-        await asyncio.sleep(backoff_s)
-        backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+    await outlive_outages(
+        lambda: run_worker(pool, ingest=ingest_document), action="worker_database_lost"
+    )
 
 
 async def embed(engine: EngineClient, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import logging
 import mimetypes
 import os
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,10 +26,13 @@ from storage.outbox import mark_rated
 from storage.pool import Connection, Pool, one_row
 from storage.settings import DocumentsSettings
 
+logger = logging.getLogger(__name__)
+
 Status = Literal["queued", "parsing", "embedding", "ready", "failed"]
 Owner = Literal["channel", "workspace", "member"]
 
 _BLOCK_BYTES = 1024 * 1024
+_INCOMING = "incoming"
 _MAX_NAME_LENGTH = 255
 
 _SELECT = """
@@ -113,7 +118,7 @@ class Documents:
         """
         scope_id = _owner_id(audience, owner)
         self._files_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        incoming = self._files_dir / f"incoming.{uuid4()}"
+        incoming = self._files_dir / f"{_INCOMING}.{uuid4()}"
         kept: list[Path] = []
         try:
             with errors_mapped():
@@ -265,6 +270,27 @@ def remove_files(files_dir: Path, document_ids: Iterable[DocumentId]) -> None:
     for path in files_dir.iterdir():
         if path.name.partition(".")[0] in gone:
             path.unlink(missing_ok=True)
+
+
+def remove_leftovers(files_dir: Path, *, older_than_s: float) -> int:
+    """Remove what killed processes had received of files that they never stored.
+
+    Args:
+        older_than_s: seconds since something was last written to it; more than any upload pauses.
+
+    Returns:
+        How many there were.
+    """
+    written_before = time.time() - older_than_s
+    removed = 0
+    for path in files_dir.glob(f"{_INCOMING}.*"):
+        with contextlib.suppress(FileNotFoundError):  # its upload ended, or another worker swept
+            if path.stat().st_mtime < written_before:
+                path.unlink()
+                removed += 1
+    if removed:
+        logger.info("%d unfinished uploads removed", removed, extra={"action": "uploads_swept"})
+    return removed
 
 
 def _owner_id(audience: Audience, owner: Owner) -> UUID:

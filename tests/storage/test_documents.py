@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.documents import Documents
+from storage.documents import Documents, remove_leftovers
 from storage.errors import DiskFull, DocumentNotFound, DocumentTooLarge
 from storage.identity import Audience
 from storage.pool import Pool
@@ -197,3 +197,20 @@ async def test_uploads_of_one_name_at_once_end_as_one_document(
     (document,) = await documents.list(audience=team.general)
     (path,) = files_dir.iterdir()
     assert path.name == f"{document.id}.6"
+
+
+async def test_only_uploads_that_stopped_long_ago_are_removed(
+    documents: Documents, team: Team, files_dir: Path
+) -> None:
+    document = await documents.add("plan.md", b"a plan", audience=team.general)
+    killed, growing = files_dir / "incoming.1", files_dir / "incoming.2"
+    for path in (killed, growing):
+        path.write_bytes(b"half of a fi")
+    for path in (killed, files_dir / f"{document.id}.1"):
+        os.utime(path, (0, 0))
+    assert remove_leftovers(files_dir, older_than_s=3600) == 1
+    assert {path.name for path in files_dir.iterdir()} == {growing.name, f"{document.id}.1"}
+
+
+def test_no_folder_means_no_leftovers(tmp_path: Path) -> None:
+    assert remove_leftovers(tmp_path / "files", older_than_s=3600) == 0
