@@ -99,7 +99,7 @@ class SlackDelivery:
 
     async def _show(self, turn: PendingTurn, board: Board) -> bool:
         """Show the turn; False where it is to be delivered again."""
-        links = partial(_links, self._context, turn.audience)
+        links = partial(links_of, self._context, turn.audience)
         async with (
             Edits[int, Show](
                 _send, interval_s=self._context.settings.edit_interval_s, concurrency=2
@@ -171,7 +171,7 @@ def _screen(turn: PendingTurn, board: Board) -> Screen:
     return EditedScreen(board)
 
 
-async def _links(context: SlackContext, audience: Audience, answer: Answer) -> Links:
+async def links_of(context: SlackContext, audience: Audience, answer: Answer) -> Links:
     """Where the cited documents can be opened, as far as that is known."""
     found = {}
     for document_id in {citation.document_id for citation in answer.citations}:
