@@ -114,6 +114,14 @@ async def ingest_all(
     """Ingest files into a channel of their own."""
     identities = Identities(pool=pool, keys=Keys.load(home=home, secret=None))
     audience = await identities.resolve(platform="benchmark", workspace=channel, channel="c")
+    await ingest_files(pool, home, audience, files, embedding)
+    return audience
+
+
+async def ingest_files(
+    pool: Pool, home: Path, audience: Audience, files: dict[str, str], embedding: Embedding
+) -> None:
+    """Ingest files for an audience."""
     settings = DocumentsSettings()
     documents = Documents(pool=pool, files_dir=home / "files", settings=settings)
     for name, text in files.items():
@@ -126,7 +134,6 @@ async def ingest_all(
             count_tokens=embedding.count_tokens,
             settings=settings,
         )
-    return audience
 
 
 async def _search(pool: Pool, question: Question, audience: Audience) -> list[Hit]:

@@ -43,11 +43,14 @@ from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
+import tests.fakes.slack_chat  # noqa: F401  # registers its methods
+import tests.fakes.slack_methods  # noqa: F401  # the same
 from tests.fakes.slack_blocks import Json, SlackError, check_blocks, check_view
+from tests.fakes.slack_calls import METHODS, Call, decode
+from tests.fakes.slack_clicks import Clicks
+from tests.fakes.slack_faults import Fault, faulty
 from tests.fakes.slack_files import FileHost, Stranger
-from tests.fakes.slack_methods import METHODS, Call, decode
 from tests.fakes.slack_oauth import OAuth
-from tests.fakes.slack_people import People
 from tests.fakes.slack_sockets import Delivery, Sockets
 from tests.fakes.slack_world import Channel, Message, Person, Token, Workspace, World
 
@@ -62,51 +65,6 @@ ALL_SCOPES = frozenset(scope for found in METHODS.values() for scope in found.sc
 
 
 @dataclass(kw_only=True)
-class Fault:
-    """What goes wrong with matching calls. None matches everything.
-
-    Attributes:
-        method: Web API method.
-        channel: Channel id in the arguments.
-        token: The token of the call.
-        times: How many calls it meets; None = until `stop`.
-        status: HTTP status of the answer.
-        error: Slack's error code in an answer with status 200.
-        retry_after_s: `Retry-After` header.
-        delay_s: Pause before the answer (of the fault, or of the call where there is no other).
-        after: Whether the call takes effect before the fault answers (a lost answer).
-        hang: Never answer.
-    """
-
-    method: str | None = None
-    channel: str | None = None
-    token: str | None = None
-    times: int | None = 1
-    status: int | None = None
-    error: str | None = None
-    retry_after_s: int | None = None
-    delay_s: float = 0.0
-    after: bool = False
-    hang: bool = False
-    met: int = 0
-
-    def matches(self, call: Call) -> bool:
-        """Whether the call meets it."""
-        channel = call.args.get("channel") or call.args.get("channel_id")
-        token = call.token.value if call.token is not None else None
-        return (
-            (self.times is None or self.met < self.times)
-            and self.method in (None, call.method)
-            and self.channel in (None, channel)
-            and self.token in (None, token)
-        )
-
-    def stop(self) -> None:
-        """Let later calls pass."""
-        self.times = self.met
-
-
-@dataclass(kw_only=True)
 class ResponseUrl:
     """An address for answers to one interaction: five uses."""
 
@@ -116,7 +74,7 @@ class ResponseUrl:
     uses: int = field(default=0)
 
 
-class SlackServer(People):
+class SlackServer(Clicks):
     """A Slack; see the module's text.
 
     Attributes:
@@ -382,7 +340,7 @@ class SlackServer(People):
                 await asyncio.Event().wait()
             await asyncio.sleep(fault.delay_s)
             if fault.status is not None or fault.error is not None:
-                return _faulty(call, fault)
+                return faulty(call, fault)
         call.answer = await self._body(call)
         call.status = 200
         scopes = ",".join(sorted(call.token.scopes)) if call.token is not None else ""
@@ -482,12 +440,3 @@ class SlackServer(People):
         message = Message(channel=found.channel, body=fields, ephemeral_to=found.person.id)
         message.remember()
         found.channel.ephemerals.append(message)
-
-
-def _faulty(call: Call, fault: Fault) -> web.Response:
-    call.status = fault.status or 200
-    headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
-    if call.status >= 500:
-        return web.Response(status=call.status, text="upstream is away", headers=headers)
-    call.answer = {"ok": False, "error": fault.error or "ratelimited"}
-    return web.json_response(call.answer, status=call.status, headers=headers)

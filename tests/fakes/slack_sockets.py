@@ -16,11 +16,11 @@ import aiohttp
 from aiohttp import WSMsgType, web
 
 from tests.fakes.slack_blocks import Json
-from tests.fakes.slack_methods import MAX_SOCKETS
 
 if TYPE_CHECKING:
     from tests.fakes.slack_server import SlackServer
 
+MAX_SOCKETS = 10
 Kind = Literal["events_api", "interactive", "slash_commands"]
 
 
@@ -194,6 +194,7 @@ class Sockets:
         self._tickets: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = 0
+        self._pending: dict[int, Delivery] = {}
 
     # ------------------------------------------------------------ sockets
 
@@ -266,6 +267,7 @@ class Sockets:
         """
         delivery = Delivery(kind=kind, payload=payload)
         self.deliveries.append(delivery)
+        self._pending[id(delivery)] = delivery
         self._start(self._deliver(delivery, attempt))
         return delivery
 
@@ -289,6 +291,7 @@ class Sockets:
         if delivery.response:
             self._slack.take_ack(delivery)
         delivery.finished.set()
+        del self._pending[id(delivery)]
         self._slack.world.changes.note()
 
     async def _send(self, delivery: Delivery, number: int, reason: str) -> Attempt:
@@ -357,7 +360,7 @@ class Sockets:
     @property
     def pending(self) -> list[Delivery]:
         """What is still on its way."""
-        return [delivery for delivery in self.deliveries if not delivery.finished.is_set()]
+        return list(self._pending.values())
 
     async def close(self) -> None:
         """Stop delivering and close every socket."""

@@ -212,6 +212,7 @@ class Channel:
     archived: bool = False
     partner: str | None = None
     messages: dict[str, Message] = field(default_factory=dict)
+    threads: dict[str, list[Message]] = field(default_factory=dict)
     ephemerals: list[Message] = field(default_factory=list)
 
     def wire(self) -> Json:
@@ -233,10 +234,14 @@ class Channel:
             return {**body, "user": self.partner}
         return {**body, "name": self.name, "name_normalized": self.name, "is_member": True}
 
+    def add(self, message: Message) -> None:
+        """Keep a message, which is the latest."""
+        self.messages[message.ts] = message
+        self.threads.setdefault(message.thread_ts or message.ts, []).append(message)
+
     def thread(self, ts: str) -> list[Message]:
         """The parent and its replies, oldest first."""
-        found = (m for m in self.messages.values() if ts in (m.ts, m.thread_ts))
-        return sorted((m for m in found if not m.deleted), key=lambda m: m.ts)
+        return [message for message in self.threads.get(ts, ()) if not message.deleted]
 
 
 @dataclass(kw_only=True)
@@ -380,7 +385,7 @@ class World:
     def add_message(self, channel: Channel, body: Json, posted: Json | None = None) -> Message:
         """Put a message into a channel."""
         message = Message(channel=channel, body=body, posted=posted or {})
-        channel.messages[message.ts] = message
+        channel.add(message)
         message.remember()
         self.changes.note()
         return message
