@@ -43,7 +43,7 @@ from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
-import tests.fakes.slack_chat  # noqa: F401  # registers its methods
+import tests.fakes.slack_chat  # registers its methods
 import tests.fakes.slack_methods  # noqa: F401  # the same
 from tests.fakes.slack_blocks import Json, SlackError, check_blocks, check_view
 from tests.fakes.slack_calls import METHODS, Call, decode
