@@ -87,6 +87,7 @@ async def open_pool(url: str, *, settings: DatabaseSettings) -> AsyncIterator[Po
         },
         min_size=1,
         max_size=settings.pool_size,
+        timeout=settings.connect_timeout_s,  # for procrastinate, which names none
         # Callers beyond this are refused at once: a queue that long cannot be served in time.
         max_waiting=64 * settings.pool_size,
         configure=_configure(settings),

@@ -6,15 +6,20 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from storage import jobs
 from storage.conversations import Conversations
+from storage.embedded import EmbeddedPostgres
 from storage.errors import StorageUnavailable
-from storage.identity import Keys, MessageId
+from storage.identity import Identities, Keys, MessageId
 from storage.jobs import STALLED_AFTER_S, RetryLater, TurnJob, defer_again, run_turns
-from storage.pool import Pool
+from storage.migrate import migrate
+from storage.pool import Pool, open_pool
+from storage.settings import DatabaseSettings
 from tests.storage.conftest import Team
 from tests.storage.test_jobs import ROOT, until
 
@@ -219,6 +224,46 @@ async def test_a_stop_gives_questions_back_at_once(accept: Accepts, pool: Pool) 
         await no_job_left(pool)
     assert again == [message_id]
     assert time.monotonic() - stopped < STALLED_AFTER_S
+
+
+async def test_a_database_that_goes_away_loses_no_question(
+    server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    settings = DatabaseSettings(connect_timeout_s=2)
+    url = server.start()
+    await migrate(url, settings)
+    keys = Keys.load(home=tmp_path, secret=None)
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    async def run(job: TurnJob) -> None:
+        if begun.is_set():
+            done.set()
+            return
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with open_pool(url, settings=settings) as pool:
+        audience = await Identities(pool=pool, keys=keys).resolve(
+            platform="chat", workspace="T", channel=uuid4().hex
+        )
+        await Conversations(pool=pool, keys=keys).accept_question(
+            audience=audience,
+            thread_ref="thread",
+            message_ref=uuid4().hex,
+            text="When?",
+            author_id=None,
+            surface="chat",
+            place={},
+        )
+        async with working(pool, run) as task:
+            await asyncio.wait_for(begun.wait(), DEADLINE_S)
+            await asyncio.to_thread(server.stop)
+            with pytest.raises(StorageUnavailable):
+                await asyncio.wait_for(task, DEADLINE_S)
+        server.start()
+        async with working(pool, run):
+            await asyncio.wait_for(done.wait(), DEADLINE_S)
+            await no_job_left(pool)
 
 
 async def test_a_job_whose_end_could_not_be_marked_runs_again(
