@@ -30,7 +30,6 @@ EMBEDDER = "all-minilm-l6-v2"
 
 Know = Callable[[Channel, str, str], Awaitable[None]]
 Running = Callable[..., AbstractAsyncContextManager[asyncio.Task[None]]]
-SlackEngine = Callable[[], EngineProcess]
 
 
 def free_port() -> int:
@@ -58,28 +57,23 @@ def model_port() -> int:
 @pytest.fixture(scope="session")
 def slack_engine(
     model_port: int, default_models: Path, tmp_path_factory: pytest.TempPathFactory
-) -> SlackEngine:
-    """Makes an engine on one and the same address, with the real embedder and a scripted model."""
-    home, port = tmp_path_factory.mktemp("slack-engine"), free_port()
-
-    def make() -> EngineProcess:
-        return EngineProcess(
-            home=home,
-            models={NAME: ScriptedModel(model_port).source},
-            live=NAME,
-            embedder=f"ctranslate2:{default_models / EMBEDDER}",
-            port=port,
-            replicas=1,
-        )
-
-    return make
+) -> Iterator[EngineProcess]:
+    """An engine with the real embedder and a scripted model; a test that stops it starts it."""
+    with EngineProcess(
+        home=tmp_path_factory.mktemp("slack-engine"),
+        models={NAME: ScriptedModel(model_port).source},
+        live=NAME,
+        embedder=f"ctranslate2:{default_models / EMBEDDER}",
+        port=free_port(),
+        replicas=1,
+    ) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")
-def slack_engine_url(slack_engine: SlackEngine) -> Iterator[str]:
-    """Address of such an engine, running."""
-    with slack_engine() as engine:
-        yield engine.url
+def slack_engine_url(slack_engine: EngineProcess) -> str:
+    """Address of that engine, the same after a restart."""
+    return slack_engine.url
 
 
 @pytest.fixture
