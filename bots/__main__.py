@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add.set_defaults(run=_worker)
     add = verbs.add_parser("web", help="serve the web page")
     add.set_defaults(run=_web)
+    add = verbs.add_parser("slack", help="run the Slack app")
+    add.set_defaults(run=_slack)
     check.add_verb(verbs)
     console.add_verbs(verbs)
     return parser
@@ -82,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _log_level(args: argparse.Namespace, settings: Settings) -> str:
     """The level that was set; by default, a command that ends by itself only warns."""
-    serves = args.run in (_up, _worker, _web)
+    serves = args.run in (_up, _worker, _web, _slack)
     if serves or setting_source("log_level") != "default":
         return settings.log_level
     return "WARNING"
@@ -116,6 +118,13 @@ async def _web(args: argparse.Namespace, settings: Settings) -> int:
     from bots.web.server import serve
 
     await serve(settings)
+    return 0
+
+
+async def _slack(args: argparse.Namespace, settings: Settings) -> int:
+    from bots.slack_bot.process import run
+
+    await run(settings)
     return 0
 
 

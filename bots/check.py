@@ -9,10 +9,11 @@ from typing import Any
 
 import httpx
 
+from bots.errors import BotsError
 from bots.settings import Settings
 from bots.supervisor import web_url
 from engine.client import EngineClient
-from engine.errors import EngineError
+from engine.errors import EngineError, SettingsInvalid
 from engine.settings import is_secret, setting_paths, setting_source
 from storage.embedded import EmbeddedPostgres
 from storage.errors import StorageError
@@ -23,6 +24,7 @@ from storage.pool import open_pool
 EXIT_OK = 0
 EXIT_UNHEALTHY = 69
 CHECK_TIMEOUT_S = 5.0
+SLACK_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +58,11 @@ async def check(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def parts_health(settings: Settings) -> list[Health]:
-    """Ask database, worker, engine and web page how they are, all at once."""
+    """Ask database, worker, engine, web page and Slack how they are, all at once."""
     return [
         part
         for parts in await asyncio.gather(
-            _database_and_worker(settings), _engine(settings), _web(settings)
+            _database_and_worker(settings), _engine(settings), _web(settings), _slack(settings)
         )
         for part in parts
     ]
@@ -133,6 +135,24 @@ async def _web(settings: Settings) -> list[Health]:
     return [
         Health(part="web", healthy=response.is_success, detail=f"{url}: {response.status_code}")
     ]
+
+
+async def _slack(settings: Settings) -> list[Health]:
+    """Nothing where Slack is not set up."""
+    if not settings.slack.enabled:
+        return []
+    from bots.slack_bot.process import require_way_in, verify, web_client
+
+    try:
+        require_way_in(settings.slack)
+        async with asyncio.timeout(SLACK_TIMEOUT_S), web_client(settings.slack) as client:
+            own, _ = await verify(settings.slack, client)
+    except (SettingsInvalid, BotsError) as error:
+        return [_ill("slack", str(error))]
+    except TimeoutError:
+        return [_ill("slack", f"{settings.slack.base_url} does not answer in time")]
+    where = f"bot token of {own.team}" if own is not None else "installed by OAuth"
+    return [Health(part="slack", healthy=True, detail=f"{where}, events by {settings.slack.mode}")]
 
 
 def _ill(part: str, detail: str) -> Health:

@@ -1,10 +1,10 @@
 """`parley up`: everything on one machine, on embedded defaults, supervised.
 
-Starts the embedded Postgres, migrates, then starts engine, worker and web page as children. A child
-that dies is restarted with backoff; Ctrl-C or SIGTERM stops all of them. One supervisor per state
-folder, held by a file lock.
+Starts the embedded Postgres, migrates, then starts engine, worker, web page and, where its tokens
+are set, the Slack app as children. A child that dies is restarted with backoff; Ctrl-C or SIGTERM
+stops all of them. One supervisor per state folder, held by a file lock.
 
-Why plain asyncio and not a process manager: three children, one order of start and stop, and a
+Why plain asyncio and not a process manager: a few children, one order of start and stop, and a
 database that is no child of ours (`pg_ctl` detaches it) are less code than a configuration for
 honcho would be.
 """
@@ -240,7 +240,9 @@ def _parts(settings: Settings, *, own_engine: bool) -> tuple[Part, ...]:
         command=(sys.executable, "-m", "bots", "web"),
         ready_url=f"{web_url(settings)}/healthz",
     )
-    return (engine, worker, web) if own_engine else (worker, web)
+    slack = Part(name="slack", command=(sys.executable, "-m", "bots", "slack"))
+    parts = (engine, worker, web) if own_engine else (worker, web)
+    return (*parts, slack) if settings.slack.enabled else parts
 
 
 async def _fetch_models(settings: Settings, home: Path, supervisor: Supervisor) -> None:
