@@ -203,15 +203,7 @@ def _same_facts(sentence: str, passage: str) -> bool:
 
 def _citations(sources: Sequence[Source], quotes: dict[int, str]) -> tuple[Citation, ...]:
     return tuple(
-        Citation(
-            number=source.number,
-            chunk_id=source.chunk_id,
-            document_id=source.document_id,
-            document=source.document,
-            page=source.page,
-            heading=source.heading,
-            quote=_shortened(quotes[source.number]),
-        )
+        Citation.of(source, quote=_shortened(quotes[source.number]))
         for source in sources
         if source.number in quotes
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bots.errors import Reply
+from storage.conversations import AnswerSource
 from storage.identity import AnswerId, Audience, ChunkId, DocumentId, MemberId, MessageId
 
 FinishReason = Literal["stop", "length", "stopped", "not_found", "no_documents"]
@@ -81,6 +82,19 @@ class Citation:
     page: int | None
     heading: str | None
     quote: str
+
+    @classmethod
+    def of(cls, source: Source | AnswerSource, *, quote: str) -> "Citation":
+        """The citation of a source, fresh or stored."""
+        return cls(
+            number=source.number,
+            chunk_id=source.chunk_id,
+            document_id=source.document_id,
+            document=source.document,
+            page=source.page,
+            heading=source.heading,
+            quote=quote,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,16 @@ STILL_READING = (
     "The documents here are still being read; ask again when one of them is ready "
     "(`parley documents` shows how far they are)."
 )
+STOPPED = "Stopped before anything was written."
+SLOW = Reply(
+    text="The language model is slow just now; the answer appears here as soon as it comes.",
+    retryable=True,
+)
+BROKEN = Reply(
+    text="Something went wrong on our side, again and again; it was logged. Please tell whoever "
+    "runs Parley, and ask again later.",
+    retryable=True,
+)
 EMPTY_QUESTION = "Ask me something in words, and I look it up in the documents."
 
 BUSY = Reply(

@@ -1,13 +1,56 @@
-"""Turns that survive: accepted with the question, queued, and delivered to where it was asked."""
+"""Turns that survive: stored and queued in one transaction, delivered to where they were asked.
+
+A chat surface accepts questions and delivers turns, perhaps in another process or after a crash:
+whatever was accepted is delivered, and answered once. Answering waits in line here, first come,
+first served, so that everybody can be told how many are before them.
+
+Why the place of a turn holds the platform's ids: whoever delivers it, maybe days later, needs them
+to find the place again, and the ids in the database follow from them.
+"""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Literal
+from uuid import UUID
 
-from bots.messages import PendingEvent, Question, TurnEvent
+from bots import channel_settings, replies
+from bots.administration import answering_models
+from bots.errors import Reply, TurnFailed
+from bots.line import Line
+from bots.messages import Delayed, PendingEvent, Question, Queued, TurnEvent
+from bots.outages import outlive_outages
+from bots.streams import watch
 from bots.workplace import Workplace
-from storage.identity import Audience, MessageId
-from storage.jobs import TurnJob, TurnKind
+from engine.errors import (
+    DeadlineExceeded,
+    EngineBusy,
+    EngineError,
+    EngineUnavailable,
+    ModelNotFound,
+    UpstreamFailed,
+)
+from storage.errors import DiskFull, StorageError, StorageUnavailable
+from storage.identity import AnswerId, Audience, MessageId
+from storage.jobs import RetryLater, TurnJob, TurnKind, defer_again, run_turns
+
+MAX_PENDING = 256
+"""Turns that wait or run in one process; further ones wait in the database, unseen."""
+SLOW_AFTER_S = 15.0
+"""A turn that shows nothing for so long says that it is slow."""
+PATIENCE = timedelta(hours=24)
+"""How long an answer is tried for while engine or database are away."""
+MAX_SLOW_ATTEMPTS = 10
+"""Of an answer that the engine begins and does not bring to an end."""
+LONGEST_PAUSE_S = 10.0
+"""Between two attempts, so that the answer comes soon after the engine is back."""
+
+_AWAY = (EngineBusy, EngineUnavailable, StorageUnavailable, DiskFull)
+_FAILING = (DeadlineExceeded, UpstreamFailed, ModelNotFound)
+_REPLACES = "replaces"
+
+AnyEvent = PendingEvent | tuple[int, TurnEvent]
 
 
 class PendingTurn:
@@ -16,32 +59,126 @@ class PendingTurn:
     Attributes:
         kind: "answer", "compare" (two answers) or "regenerate" (another answer).
         place: what the surface gave to `Turns.accept`.
+        attempt: how often it was delivered before, 0 for the first time.
     """
 
-    def __init__(self, *, job: TurnJob, audience: Audience) -> None:
+    def __init__(
+        self,
+        *,
+        job: TurnJob,
+        audience: Audience,
+        workplace: Workplace,
+        line: Line,
+        stop: asyncio.Event,
+        given_up: bool,
+    ) -> None:
         self.message_id: MessageId = job.message_id
         self.audience = audience
         self.place: Mapping[str, str] = job.place
         self.kind: TurnKind = job.kind
-        self._stopped = asyncio.Event()
+        self.attempt = job.attempt
+        self.delayed: RetryLater | None = None
+        self._workplace = workplace
+        self._line = line
+        self._stop = stop
+        self._given_up = given_up
 
-    def events(self) -> AsyncGenerator[PendingEvent | tuple[int, TurnEvent], None]:
+    def stop(self) -> None:
+        """End the turn with what was said so far, which is stored; `Answered` still comes."""
+        self._stop.set()
+
+    async def events(self) -> AsyncGenerator[AnyEvent, None]:
         """What happens.
 
-        `Queued` and `Delayed` may come at any time before the first text. A comparison's other
-        events come as (0, event) and (1, event), each of the two in the usual order; where nothing
-        is found there is nothing to compare, and a comparison ends as (0, Answered) alone. After a
+        `Queued` and `Delayed` may come at any time before the answer. A comparison's other events
+        come as (0, event) and (1, event), each of the two in the usual order; where nothing is
+        found there is nothing to compare, and a comparison ends as (0, Answered) alone. After a
         `Delayed` either more events follow, or the iterator ends without `Answered`: return then,
         the turn is delivered again later.
 
         Raises:
             TurnFailed: there will be no answer; show `reply` in its place.
         """
-        raise NotImplementedError
+        if self._given_up:
+            raise TurnFailed(replies.BROKEN, message_id=self.message_id)
+        with self._line.ticket() as ticket:
+            positions = watch(ticket.positions(), stop=self._stop)
+            async with contextlib.aclosing(positions):
+                async for position in positions:
+                    if position is not None:
+                        yield Queued(position=position)
+            try:
+                async with contextlib.aclosing(self._answer()) as events:
+                    async for event in events:
+                        yield event
+            except (TurnFailed, EngineError, StorageError) as error:
+                yield Delayed(reply=await self._put_off(error))
 
-    def stop(self) -> None:
-        """End the turn with what was said so far, which is stored; `Answered` still comes."""
-        self._stopped.set()
+    async def _answer(self) -> AsyncGenerator[AnyEvent, None]:
+        """The assistant's events; says when nothing comes for long."""
+        events = watch(await self._asked(), stop=None, quiet_s=SLOW_AFTER_S)
+        slow = False
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if event is not None:
+                    yield event
+                elif not slow:
+                    slow = True
+                    yield Delayed(reply=replies.SLOW)
+
+    async def _asked(self) -> AsyncGenerator[AnyEvent, None]:
+        assistant = self._workplace.assistant
+        if self.kind == "compare":
+            return assistant.compare(
+                self.message_id,
+                audience=self.audience,
+                models=await self._models(),
+                stop=self._stop,
+            )
+        settings = await channel_settings.load(self._workplace.places, self.audience.channel_id)
+        if self.kind == "answer":
+            return assistant.retry(
+                self.message_id, audience=self.audience, model=settings.model, stop=self._stop
+            )
+        replaces = self.place.get(_REPLACES)
+        return assistant.regenerate(
+            self.message_id,
+            audience=self.audience,
+            model=settings.model,
+            replaces=AnswerId(UUID(replaces)) if replaces else None,
+            stop=self._stop,
+        )
+
+    async def _models(self) -> tuple[str, str]:
+        """The live model and another one, the same for each attempt while they stay loaded."""
+        live = "live"
+        models = await answering_models(self._workplace.engine)
+        live_root = next((model.root for model in models if model.name == live), live)
+        others = sorted({model.root for model in models} - {live_root})
+        return (live, others[self.message_id.int % len(others)]) if others else (live, live)
+
+    async def _put_off(self, error: TurnFailed | EngineError | StorageError) -> Reply:
+        """Note that the turn is to be tried again, and return what to say until then.
+
+        Raises:
+            TurnFailed: trying again is of no use.
+        """
+        cause = error.__cause__ if isinstance(error, TurnFailed) else error
+        reply = replies.reply_to(error)
+        tired = isinstance(cause, _FAILING) and self.attempt + 1 >= MAX_SLOW_ATTEMPTS
+        if not isinstance(cause, (*_AWAY, *_FAILING)) or tired or await self._too_old():
+            raise TurnFailed(reply, message_id=self.message_id) from cause
+        pause_s = min(2.0 ** min(self.attempt, 10), LONGEST_PAUSE_S)
+        self.delayed = RetryLater(max(pause_s, min(reply.retry_after_s or 0, LONGEST_PAUSE_S)))
+        return reply
+
+    async def _too_old(self) -> bool:
+        with contextlib.suppress(StorageUnavailable):
+            stored = await self._workplace.conversations.question(
+                self.message_id, audience=self.audience
+            )
+            return datetime.now(UTC) - stored.asked_at > PATIENCE
+        return False
 
 
 Deliver = Callable[[PendingTurn], Awaitable[None]]
@@ -49,12 +186,18 @@ Deliver = Callable[[PendingTurn], Awaitable[None]]
 
 
 class Turns:
-    """The turns of one surface."""
+    """The turns of one surface.
+
+    Args of the constructor:
+        surface: names the queue.
+        max_concurrent: turns that are answered at once; the others are told their position.
+    """
 
     def __init__(self, *, workplace: Workplace, surface: str, max_concurrent: int) -> None:
         self._workplace = workplace
         self._surface = surface
-        self._max_concurrent = max_concurrent
+        self._line = Line(max_concurrent)
+        self._stops: dict[MessageId, asyncio.Event] = {}
 
     async def accept(
         self,
@@ -66,7 +209,9 @@ class Turns:
         """Store a question and queue its answer, in one transaction.
 
         Args:
-            place: what the surface needs to show the answer where it was asked.
+            place: what the surface needs to show the answer where it was asked: ids, never text.
+                "platform", "workspace", "channel" (empty in direct messages) and "member" are the
+                question's audience, as `Identities.resolve` takes it.
 
         Returns:
             Whether it is new; False for a redelivery.
@@ -74,12 +219,25 @@ class Turns:
         Raises:
             StorageUnavailable: nothing was stored.
         """
-        raise NotImplementedError
+        _, new = await self._workplace.conversations.accept_question(
+            audience=question.audience,
+            thread_ref=question.thread_ref,
+            message_ref=question.message_ref,
+            text=question.text.strip(),
+            author_id=question.author_id,
+            surface=self._surface,
+            place=place,
+            kind=kind,
+        )
+        return new
 
     async def again(
         self, message_id: MessageId, *, audience: Audience, place: Mapping[str, str]
     ) -> bool:
         """Queue another answer to an answered question, which replaces the present one.
+
+        Args:
+            place: as for `accept`.
 
         Returns:
             False where that is queued or under way already.
@@ -88,12 +246,70 @@ class Turns:
             MessageNotFound: no such question for this audience.
             StorageUnavailable: nothing was queued.
         """
-        raise NotImplementedError
+        stored = await self._workplace.conversations.question(message_id, audience=audience)
+        replaces = {_REPLACES: str(stored.answer.id)} if stored.answer is not None else {}
+        return await defer_again(
+            self._workplace.pool, message_id, surface=self._surface, place={**place, **replaces}
+        )
+
+    def stop(self, message_id: MessageId) -> bool:
+        """Stop a turn that is under way here, waits in line, or waits for an engine that is away.
+
+        Returns:
+            False where there is none: it is answered, or another process has it.
+        """
+        stop = self._stops.get(message_id)
+        if stop is not None:
+            stop.set()
+        return stop is not None
 
     async def run(self, deliver: Deliver) -> None:
         """Deliver the turns of this surface until cancelled; outlives outages of the database."""
-        raise NotImplementedError
 
-    def stop(self, message_id: MessageId) -> bool:
-        """Stop a turn that runs or waits in this process; False if none does."""
-        raise NotImplementedError
+        async def run_job(job: TurnJob) -> None:
+            await self._deliver(job, deliver)
+
+        async def gave_up(job: TurnJob) -> None:
+            self._stops.pop(job.message_id, None)
+            await deliver(await self._pending(job, asyncio.Event(), given_up=True))
+
+        async def work() -> None:
+            await run_turns(
+                self._workplace.pool,
+                surface=self._surface,
+                run=run_job,
+                gave_up=gave_up,
+                concurrency=MAX_PENDING,
+            )
+
+        await outlive_outages(work, action="turns_database_lost")
+
+    async def _deliver(self, job: TurnJob, deliver: Deliver) -> None:
+        stop = self._stops.setdefault(job.message_id, asyncio.Event())
+        try:
+            pending = await self._pending(job, stop, given_up=False)
+            await deliver(pending)
+            if pending.delayed is not None:
+                raise pending.delayed
+        except (RetryLater, StorageUnavailable):
+            raise  # a stop in the meantime counts for the next attempt
+        except BaseException:
+            del self._stops[job.message_id]
+            raise
+        del self._stops[job.message_id]
+
+    async def _pending(self, job: TurnJob, stop: asyncio.Event, *, given_up: bool) -> PendingTurn:
+        audience = await self._workplace.identities.resolve(
+            platform=job.place["platform"],
+            workspace=job.place["workspace"],
+            channel=job.place.get("channel") or None,
+            member=job.place.get("member") or None,
+        )
+        return PendingTurn(
+            job=job,
+            audience=audience,
+            workplace=self._workplace,
+            line=self._line,
+            stop=stop,
+            given_up=given_up,
+        )

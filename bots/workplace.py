@@ -4,15 +4,23 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from bots.assistant import Assistant
-from bots.settings import Settings
+from bots.settings import AssistantSettings, Settings
 from engine.client import EngineClient
+from feedback import Feedback
 from storage.conversations import Conversations
+from storage.deliveries import Deliveries
 from storage.documents import Documents
 from storage.embedded import database_url
 from storage.identity import Identities, Keys
+from storage.installations import Installations
+from storage.members import Members
+from storage.places import Places
 from storage.pool import Pool, open_pool
+from storage.runs import Runs
+from storage.settings import DocumentsSettings, SearchSettings
 
 PLACE = {"platform": "local", "workspace": "local", "channel": "team"}
 """The channel that the web page shows, as `Identities.resolve` takes it; the terminal's default."""
@@ -20,14 +28,62 @@ PLACE = {"platform": "local", "workspace": "local", "channel": "team"}
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """Everything that a surface needs, for as long as it runs."""
+    """Everything that a surface needs, for as long as it runs.
+
+    Attributes:
+        files_dir: where the bytes of documents lie.
+    """
 
     pool: Pool
     engine: EngineClient
+    files_dir: Path
     identities: Identities
     conversations: Conversations
     documents: Documents
+    places: Places
+    members: Members
+    deliveries: Deliveries
+    installations: Installations
+    runs: Runs
+    feedback: Feedback
     assistant: Assistant
+
+
+def workplace_on(
+    pool: Pool,
+    engine: EngineClient,
+    keys: Keys,
+    *,
+    files_dir: Path,
+    documents_settings: DocumentsSettings,
+    search_settings: SearchSettings,
+    assistant_settings: AssistantSettings,
+) -> Workplace:
+    """Everything on a database and an engine that are open already."""
+    conversations = Conversations(pool=pool, keys=keys)
+    documents = Documents(pool=pool, files_dir=files_dir, settings=documents_settings)
+    return Workplace(
+        pool=pool,
+        engine=engine,
+        files_dir=files_dir,
+        identities=Identities(pool=pool, keys=keys),
+        conversations=conversations,
+        documents=documents,
+        places=Places(pool),
+        members=Members(pool),
+        deliveries=Deliveries(pool),
+        installations=Installations(pool=pool, keys=keys),
+        runs=Runs(pool),
+        feedback=Feedback(pool),
+        assistant=Assistant(
+            engine=engine,
+            pool=pool,
+            conversations=conversations,
+            documents=documents,
+            search_settings=search_settings,
+            settings=assistant_settings,
+        ),
+    )
 
 
 @asynccontextmanager
@@ -41,25 +97,14 @@ async def open_workplace(settings: Settings) -> AsyncIterator[Workplace]:
         url = await stack.enter_async_context(database_url(settings.database, home=settings.home))
         pool = await stack.enter_async_context(open_pool(url, settings=settings.database))
         engine = await stack.enter_async_context(engine_client(settings))
-        keys = Keys.load(home=settings.home, secret=settings.database.encryption_keys)
-        conversations = Conversations(pool=pool, keys=keys)
-        documents = Documents(
-            pool=pool, files_dir=settings.home / "files", settings=settings.documents
-        )
-        yield Workplace(
-            pool=pool,
-            engine=engine,
-            identities=Identities(pool=pool, keys=keys),
-            conversations=conversations,
-            documents=documents,
-            assistant=Assistant(
-                engine=engine,
-                pool=pool,
-                conversations=conversations,
-                documents=documents,
-                search_settings=settings.search,
-                settings=settings.assistant,
-            ),
+        yield workplace_on(
+            pool,
+            engine,
+            Keys.load(home=settings.home, secret=settings.database.encryption_keys),
+            files_dir=settings.home / "files",
+            documents_settings=settings.documents,
+            search_settings=settings.search,
+            assistant_settings=settings.assistant,
         )
 
 

@@ -13,16 +13,14 @@ import httpx
 import pytest
 from cryptography.fernet import Fernet
 
-from bots.assistant import Assistant
 from bots.settings import AssistantSettings
 from bots.worker import embed
-from bots.workplace import PLACE, Workplace
+from bots.workplace import PLACE, Workplace, workplace_on
 from engine.client import EngineClient
 from engine.manifest import Manifest
 from engine.tokenizer import Tokenizer
-from storage.conversations import Conversations
-from storage.documents import Document, Documents
-from storage.identity import Identities, Keys
+from storage.documents import Document
+from storage.identity import Keys
 from storage.ingest import ingest
 from storage.pool import Pool
 from storage.settings import DocumentsSettings, SearchSettings
@@ -71,23 +69,14 @@ async def workplace(pool: Pool, engine_url: str, tmp_path: Path) -> AsyncIterato
 
 def make_workplace(pool: Pool, engine: EngineClient, home: Path) -> Workplace:
     """A workplace on any engine."""
-    keys = Keys(fernet_keys=(Fernet.generate_key().decode(),))
-    conversations = Conversations(pool=pool, keys=keys)
-    documents = Documents(pool=pool, files_dir=home / "files", settings=DocumentsSettings())
-    return Workplace(
-        pool=pool,
-        engine=engine,
-        identities=Identities(pool=pool, keys=keys),
-        conversations=conversations,
-        documents=documents,
-        assistant=Assistant(
-            engine=engine,
-            pool=pool,
-            conversations=conversations,
-            documents=documents,
-            search_settings=SearchSettings(),
-            settings=AssistantSettings(max_answer_tokens=48),
-        ),
+    return workplace_on(
+        pool,
+        engine,
+        Keys(fernet_keys=(Fernet.generate_key().decode(),)),
+        files_dir=home / "files",
+        documents_settings=DocumentsSettings(),
+        search_settings=SearchSettings(),
+        assistant_settings=AssistantSettings(max_answer_tokens=48),
     )
 
 
