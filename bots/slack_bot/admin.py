@@ -58,7 +58,10 @@ HELP = """*What I can do*
 • `/parley train [METHOD]`, `/parley promote [VERSION]`, `/parley rollback [VERSION]`: queue a run
 • `/parley status`: engine, documents, runs"""
 
-NO_WORKER = "It waits until a training worker runs; `/parley status` shows where it stands."
+NO_WORKER = (
+    "It waits until a training worker runs, which this version of Parley does not bring yet; "
+    "`/parley status` shows where it stands."
+)
 
 
 def register(app: AsyncApp, context: SlackContext) -> None:
@@ -109,7 +112,8 @@ async def model(command: Command) -> None:
         await command.reply("*Models*\n" + "\n".join(lines) + own)
         return
     await administration.set_model(actor, None if name == "default" else name)
-    await command.reply(f"This channel is answered by `{escape(name)}` from now on.")
+    who = "the workspace's model" if name == "default" else f"`{escape(name)}`"
+    await command.reply(f"This channel is answered by {who} from now on.")
 
 
 # -- Settings -------------------------------------------------------------------------------------
@@ -222,7 +226,7 @@ async def _queue(
     channel = body["channel_id"]
     named = "".join(f" ({key} `{escape(value)}`)" for key, value in parameters.items())
     calls = command.context.calls(command.client)
-    text = f"{_RUNS[kind]}{named} was asked for by <@{body['user_id']}>."
+    text = f"{_RUNS[kind]}{named} was asked for by {escape(str(body.get('user_name', '')))}."
     posted = await calls.post_message(channel=channel, text=text)
     place = {
         "platform": "slack",

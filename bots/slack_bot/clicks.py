@@ -20,6 +20,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bots import replies
+from bots.administration import AdministrationError
 from bots.channel_settings import load
 from bots.slack_bot.blocks import Block
 from bots.slack_bot.context import SlackContext
@@ -198,6 +199,8 @@ def sentence_for(error: BaseException) -> str:
     """What to tell somebody whose click ended in `error`; never its internals."""
     if isinstance(error, Outsider):
         return OUTSIDERS
+    if isinstance(error, AdministrationError):
+        return str(error)
     if isinstance(error, NotFound | ValueError | KeyError):
         return NOT_HERE
     if isinstance(error, TimeoutError):
@@ -209,7 +212,13 @@ async def _tell_failure(
     context: SlackContext, client: AsyncWebClient, body: Mapping[str, Any], error: Exception
 ) -> None:
     expected = isinstance(
-        error, Outsider | StorageError | SlackClientError | TimeoutError | ValueError
+        error,
+        AdministrationError
+        | Outsider
+        | SlackClientError
+        | StorageError
+        | TimeoutError
+        | ValueError,
     )
     logger.log(
         logging.WARNING if expected else logging.ERROR,

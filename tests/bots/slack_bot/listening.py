@@ -4,7 +4,7 @@ No engine answers here: answers are stored as the assistant would store them, an
 delivery posts them.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +115,9 @@ class Stage:
         )
         return channel.messages[ts], answer
 
-    async def post_blocks(self, channel: Channel, blocks: list[Mapping[str, object]]) -> Message:
+    async def post_blocks(
+        self, channel: Channel, blocks: Sequence[Mapping[str, object]]
+    ) -> Message:
         """Any message of the app's."""
         ts = await self.context.calls(self.client).post_message(
             channel=channel.id, text="…", blocks=blocks
