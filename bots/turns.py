@@ -19,7 +19,7 @@ from bots import channel_settings, replies
 from bots.administration import answering_models
 from bots.errors import Reply, TurnFailed
 from bots.line import Line
-from bots.messages import Delayed, PendingEvent, Question, Queued, TurnEvent
+from bots.messages import Answered, Delayed, PendingEvent, Question, Queued, TurnEvent
 from bots.outages import outlive_outages
 from bots.streams import watch
 from bots.workplace import Workplace
@@ -91,10 +91,10 @@ class PendingTurn:
         """What happens.
 
         `Queued` and `Delayed` may come at any time before the answer. A comparison's other events
-        come as (0, event) and (1, event), each of the two in the usual order; where nothing is
-        found there is nothing to compare, and a comparison ends as (0, Answered) alone. After a
-        `Delayed` either more events follow, or the iterator ends without `Answered`: return then,
-        the turn is delivered again later.
+        come as (0, event) and (1, event), each of the two in the usual order, but both `Answered`
+        together at the end; where nothing is found there is nothing to compare, and a comparison
+        ends as (0, Answered) alone. After a `Delayed` either more events follow, or the iterator
+        ends without `Answered`: return then, the turn is delivered again later.
 
         Raises:
             TurnFailed: there will be no answer; show `reply` in its place.
@@ -107,12 +107,19 @@ class PendingTurn:
                 async for position in positions:
                     if position is not None:
                         yield Queued(position=position)
+            ends: list[AnyEvent] = []
             try:
                 async with contextlib.aclosing(self._answer()) as events:
                     async for event in events:
-                        yield event
+                        if _ends(event):
+                            ends.append(event)
+                        else:
+                            yield event
             except (TurnFailed, EngineError, StorageError) as error:
-                yield Delayed(reply=await self._put_off(error))
+                ends = [Delayed(reply=await self._put_off(error))]
+        # A platform that takes the answer slowly keeps nobody else waiting for the engine.
+        for event in ends:
+            yield event
 
     async def _answer(self) -> AsyncGenerator[AnyEvent, None]:
         """The assistant's events; says when nothing comes for long."""
@@ -179,6 +186,10 @@ class PendingTurn:
             )
             return datetime.now(UTC) - stored.asked_at > PATIENCE
         return False
+
+
+def _ends(event: AnyEvent) -> bool:
+    return isinstance(event[1] if isinstance(event, tuple) else event, Answered)
 
 
 Deliver = Callable[[PendingTurn], Awaitable[None]]
