@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from slack_bolt.async_app import AsyncApp
+from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.error import BoltUnhandledRequestError
 from slack_bolt.response import BoltResponse
 
@@ -41,10 +42,19 @@ def build_app(context: SlackContext, workspaces: Workspaces) -> AsyncApp:
     In HTTP mode each request's signature is checked; Socket Mode's come over our own connection.
     """
     signing_secret = context.settings.signing_secret
+
+    # Bolt passes arguments by the names that it finds, and takes a method's `self` for one of them.
+    async def authorize(
+        enterprise_id: str | None, team_id: str | None, user_id: str | None
+    ) -> AuthorizeResult | None:
+        return await workspaces.authorize(
+            enterprise_id=enterprise_id, team_id=team_id, user_id=user_id
+        )
+
     app = AsyncApp(
         name="parley",
         client=workspaces.client,
-        authorize=workspaces.authorize,  # type: ignore[arg-type]  # None: not installed
+        authorize=authorize,  # type: ignore[arg-type]  # None: not installed
         signing_secret=signing_secret.get_secret_value() if signing_secret else "",
         request_verification_enabled=context.settings.mode == "http",
         raise_error_for_unhandled_request=True,
