@@ -90,6 +90,11 @@ class Documents:
         self._files_dir = files_dir
         self._settings = settings
 
+    @property
+    def max_bytes(self) -> int:
+        """Size of the largest file that is taken."""
+        return self._settings.max_upload_mb * 1024 * 1024
+
     async def add(
         self,
         name: str,
@@ -204,7 +209,7 @@ class Documents:
         self, data: Path | bytes | AsyncIterator[bytes], incoming: Path
     ) -> tuple[str, int]:
         """Write the bytes to disk for good; return their hash and number."""
-        limit_bytes = self._settings.max_upload_mb * 1024 * 1024
+        limit_bytes = self.max_bytes
         digest = hashlib.sha256()
         size = 0
         with incoming.open("xb") as file:

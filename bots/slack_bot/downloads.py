@@ -29,7 +29,7 @@ SILENCE_S = 30.0
 PIECE_BYTES = 256 * 1024
 MAX_RETRY_AFTER_S = 120.0
 
-ELSEWHERE = "It lies outside of Slack, and I read only files that Slack keeps itself. Please upload it here."
+ELSEWHERE = "It lies outside of Slack, and I read only files that Slack keeps. Upload it here."
 GONE = "Slack no longer has this file."
 LOGIN_PAGE = (
     "Slack shows me a login page in its place: I may not read this file. An administrator can check"

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from pydantic import ValidationError
 
@@ -58,7 +58,7 @@ class Origin:
         return text
 
     @classmethod
-    def load(cls, text: str) -> "Origin":
+    def load(cls, text: str) -> Self:
         """Read `private_metadata`.
 
         Raises:

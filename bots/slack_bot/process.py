@@ -20,7 +20,7 @@ from bots.settings import Settings, SlackSettings
 from bots.slack_bot.app import build_app
 from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.delivery import SlackDelivery
-from bots.slack_bot.files import serve_files
+from bots.slack_bot.fetching import serve_files
 from bots.slack_bot.http import serving
 from bots.slack_bot.oauth import Token, Workspaces, purge_for_ever
 from bots.slack_bot.people import People

@@ -220,6 +220,26 @@ class SlackCalls:
         )
         return list(found.get("messages") or [])
 
+    async def permalink(self, *, channel: str, ts: str) -> str:
+        """chat.getPermalink: the address of a message."""
+        found = await self._call(
+            "chat.getPermalink",
+            "chat.getPermalink",
+            lambda: self.client.chat_getPermalink(channel=channel, message_ts=ts),
+            patience_s=BRIEFLY_S,
+        )
+        return str(found["permalink"])
+
+    async def file(self, file: str) -> Json:
+        """files.info: what Slack says of a file."""
+        found = await self._call(
+            "files.info",
+            "files.info",
+            lambda: self.client.files_info(file=file),
+            patience_s=BRIEFLY_S,
+        )
+        return dict(found["file"])
+
     # -- Status and views -------------------------------------------------------------------------
 
     async def set_status(
