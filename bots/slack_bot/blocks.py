@@ -158,7 +158,7 @@ def progress_post(text: str, message_id: MessageId, *, title: str = "") -> Post:
         text: Markdown as far as it is known; only its last part where it is long.
         title: mrkdwn above it.
     """
-    part = split_markdown(text, limit=PART_CHARACTERS, length=escaped_length)[-1] if text else ""
+    part = "".join(split_markdown(text, limit=PART_CHARACTERS, length=escaped_length)[-1:])
     stop = {"type": "actions", "elements": [stop_button(message_id)]}
     above = [section(title)] if title else []
     body = [markdown_block(part)] if part.strip() else []
@@ -183,9 +183,18 @@ def stop_button(message_id: MessageId) -> Block:
     return button("Stop", STOP_ACTION, str(message_id))
 
 
-def notice_post(text: str) -> Post:
-    """A plain sentence of ours; it may quote something, so it is escaped."""
-    return Post(text=shortened(escape(text)))
+def notice_post(text: str, *, under: str = "") -> Post:
+    """A plain sentence of ours; it may quote something, so it is escaped.
+
+    Args:
+        under: Markdown that it stands below, only its last part where it is long.
+    """
+    said = escape(text)
+    parts = split_markdown(under, limit=PART_CHARACTERS, length=escaped_length)
+    if not parts:
+        return Post(text=shortened(said))
+    blocks = [markdown_block(parts[-1]), context_block([said])]
+    return Post(text=shortened(f"{mrkdwn(parts[-1])}\n\n{said}"), blocks=blocks)
 
 
 def compared_post(answer: Answer, *, side: str, links: Mapping[DocumentId, str]) -> Post:

@@ -140,6 +140,11 @@ class Board:
             )
             await self._show(part, {"text": post.text, "blocks": []}, priority)
 
+    async def say(self, post: Post) -> None:
+        """Let one message say this, and no other one anything."""
+        await self.show(0, post, Priority.FINAL)
+        await self.keep(1)
+
     async def keep(self, count: int) -> None:
         """Delete the messages behind the first `count`: the text became shorter."""
         for part in sorted(part for part in self._ts if part >= count):
@@ -216,3 +221,46 @@ class Board:
             ):
                 found[int(payload.get("part", 0))] = str(message["ts"])
         return found
+
+
+class PrivateBoard(Board):
+    """Messages that only the asker sees. They cannot be changed: previews are not shown.
+
+    Args of the constructor:
+        anew: whether what was posted before was for another answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        calls: SlackCalls,
+        deliveries: Deliveries,
+        place: Place,
+        message_id: MessageId,
+        anew: bool,
+    ) -> None:
+        super().__init__(calls=calls, deliveries=deliveries, place=place, message_id=message_id)
+        self._anew = anew
+
+    async def show(self, part: int, post: Post, priority: Priority) -> None:
+        """Post a message that is no preview, once."""
+        if priority is Priority.PREVIEW or (self.knows(part) and not self._anew):
+            return
+        await self.remember(part, await self._send(post))
+
+    async def say(self, post: Post) -> None:
+        """Post a sentence; the answer is still to come."""
+        await self._send(post)
+
+    async def keep(self, count: int) -> None:
+        """Nothing that was posted can be taken back."""
+
+    async def _send(self, post: Post) -> str:
+        place = self.place
+        where = {"channel": place.channel, "user": place.user, **place.threaded}
+        try:
+            return await self.calls.post_ephemeral(**where, **post.arguments())
+        except SlackRefused as error:
+            if error.code in GONE or not post.blocks:
+                raise
+            return await self.calls.post_ephemeral(**where, text=post.text)

@@ -26,7 +26,7 @@ from bots.messages import (
     TurnEvent,
 )
 from bots.slack_bot.blocks import SEARCHING, queued, reading
-from bots.slack_bot.board import GONE, Board, Place
+from bots.slack_bot.board import GONE, Board, Place, PrivateBoard
 from bots.slack_bot.context import SlackContext
 from bots.slack_bot.screens import (
     EditedScreen,
@@ -40,7 +40,7 @@ from bots.slack_bot.web_api import RateLimited, SlackRefused
 from bots.throttle import Edits, RetryAfter
 from bots.turns import PendingTurn
 from storage.errors import DocumentNotFound
-from storage.identity import Audience
+from storage.identity import Audience, MessageId
 from storage.queue import RetryLater
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class SlackDelivery:
     ) -> None:
         self._context = context
         self._status_refresh_s = status_refresh_s
+        self._told: set[MessageId] = set()
 
     async def deliver(self, turn: PendingTurn) -> None:
         """Show a turn, until its answer stands there or is known to come later.
@@ -71,16 +72,8 @@ class SlackDelivery:
             RetryLater: Slack does not answer; the turn is to be delivered again.
         """
         begun = perf_counter()
-        place = Place.of(turn.place)
         try:
-            calls = self._context.calls(await self._context.client_for(place.workspace))
-            board = Board(
-                calls=calls,
-                deliveries=self._context.deliveries,
-                place=place,
-                message_id=turn.message_id,
-            )
-            await board.load(again=turn.attempt > 0)
+            board = await self._board(turn)
             if board.finished and turn.kind != "regenerate":
                 return
             shown = await self._show(turn, board)
@@ -93,9 +86,30 @@ class SlackDelivery:
             logger.warning("Slack is away: %s", error, extra={"action": "slack_away"})
             raise RetryLater from error
         if shown:
+            self._told.discard(turn.message_id)
             await board.finish()
             ms = round(1000 * (perf_counter() - begun))
             logger.info("answer delivered", extra={"action": "delivered", "duration_ms": ms})
+
+    async def _board(self, turn: PendingTurn) -> Board:
+        place = Place.of(turn.place)
+        make: Callable[..., Board] = Board
+        if place.private:
+            make = partial(PrivateBoard, anew=turn.kind == "regenerate")
+        board = make(
+            calls=self._context.calls(await self._context.client_for(place.workspace)),
+            deliveries=self._context.deliveries,
+            place=place,
+            message_id=turn.message_id,
+        )
+        await board.load(again=turn.attempt > 0)
+        return board
+
+    def _first_delay(self, turn: PendingTurn) -> bool:
+        """Whether it was not said yet that this answer comes later."""
+        first = turn.message_id not in self._told
+        self._told.add(turn.message_id)
+        return first
 
     async def _show(self, turn: PendingTurn, board: Board) -> bool:
         """Show the turn; False where it is to be delivered again."""
@@ -107,7 +121,9 @@ class SlackDelivery:
             contextlib.aclosing(turn.events()) as events,
         ):
             if turn.kind == "compare":
-                return await Sides(self._context, turn, board, edits, links).show(events)
+                first_delay = partial(self._first_delay, turn)
+                sides = Sides(self._context, turn, board, edits, links, first_delay)
+                return await sides.show(events)
             return await self._single(turn, board, edits, events, links)
 
     async def _single(
@@ -118,25 +134,31 @@ class SlackDelivery:
         events: AsyncGenerator[PendingEvent | tuple[int, TurnEvent], None],
         links: Callable[[Answer], Awaitable[Links]],
     ) -> bool:
-        screen = _screen(turn, board)
+        screen = _screen(board)
         refresher = asyncio.create_task(self._refresh(screen))
-        edits.put(0, partial(screen.working, SEARCHING))
+
+        def working(note: str) -> None:
+            if turn.message_id not in self._told:  # what was said then is still true
+                edits.put(0, partial(screen.working, note))
+
+        working(SEARCHING)
         text = ""
         try:
             async for event in events:
                 match event:
                     case Queued(position=position):
-                        edits.put(0, partial(screen.working, queued(position)))
+                        working(queued(position))
                     case Searching():
-                        edits.put(0, partial(screen.working, SEARCHING))
+                        working(SEARCHING)
                     case SourcesFound(sources=sources):
-                        edits.put(0, partial(screen.working, reading(len(sources))))
+                        working(reading(len(sources)))
                     case TextDelta(text=new):
                         text += new
                         edits.put(0, partial(screen.writing, text))
                     case Delayed(reply=reply):
-                        if not (board.place.private and turn.attempt):  # it was said before
-                            await edits.finish(0, partial(screen.notice, reply.text))
+                        if self._first_delay(turn):
+                            notice = partial(screen.notice, reply.text, under=text)
+                            await edits.finish(0, notice)
                     case Answered(answer=answer):
                         finish = partial(screen.finish, answer, await links(answer))
                         await edits.finish(0, finish)
@@ -162,10 +184,10 @@ async def _send(_: int, show: Show) -> None:
         raise RetryAfter(error.after_s) from error
 
 
-def _screen(turn: PendingTurn, board: Board) -> Screen:
+def _screen(board: Board) -> Screen:
     place = board.place
-    if place.private:
-        return PrivateScreen(board, again=turn.attempt > 0 and turn.kind != "regenerate")
+    if isinstance(board, PrivateBoard):
+        return PrivateScreen(board)
     if place.one_reader and place.thread_ts and board.empty:
         return StreamedScreen(board)
     return EditedScreen(board)

@@ -18,7 +18,6 @@ from bots.slack_bot.blocks import (
     SEARCHING,
     STREAM_CHARACTERS,
     Block,
-    Post,
     answer_foot,
     answer_posts,
     markdown_block,
@@ -27,7 +26,7 @@ from bots.slack_bot.blocks import (
     shortened,
     stop_button,
 )
-from bots.slack_bot.board import Board
+from bots.slack_bot.board import Board, PrivateBoard
 from bots.slack_bot.lanes import Priority
 from bots.slack_bot.mrkdwn import escape
 from bots.slack_bot.web_api import SlackAway, SlackRefused, markdown_chunk
@@ -53,8 +52,8 @@ class Screen(Protocol):
     async def writing(self, text: str) -> None:
         """Show the Markdown that is known so far."""
 
-    async def notice(self, text: str) -> None:
-        """Show a sentence in place of the answer; the answer may still come."""
+    async def notice(self, text: str, *, under: str = "") -> None:
+        """Show a sentence where the answer belongs, below what is known of it."""
 
     async def finish(self, answer: Answer, links: Links) -> None:
         """Show the answer."""
@@ -79,10 +78,9 @@ class EditedScreen:
         post = progress_post(text, self._board.message_id)
         await self._board.show(0, post, Priority.PREVIEW)
 
-    async def notice(self, text: str) -> None:
+    async def notice(self, text: str, *, under: str = "") -> None:
         """Show a plain sentence."""
-        await self._board.show(0, notice_post(text), Priority.FINAL)
-        await self._board.keep(1)
+        await self._board.say(notice_post(text, under=under))
 
     async def finish(self, answer: Answer, links: Links) -> None:
         """Show the answer in as many messages as it needs."""
@@ -158,11 +156,11 @@ class StreamedScreen:
         if self._edited is not None:
             await self._edited.writing(text)
 
-    async def notice(self, text: str) -> None:
-        """Show a plain sentence, in place of what was streamed."""
+    async def notice(self, text: str, *, under: str = "") -> None:
+        """Show a plain sentence; what follows is shown as edits of it."""
         await self._end()
-        await EditedScreen(self._board).notice(text)
         self._edited = EditedScreen(self._board)
+        await self._edited.notice(text, under=under)
         self._status.over()
 
     async def finish(self, answer: Answer, links: Links) -> None:
@@ -257,16 +255,11 @@ class StreamedScreen:
 
 
 class PrivateScreen:
-    """Messages that only the asker sees; they cannot be edited, so only the end is posted.
+    """Messages that only the asker sees: a status, then the whole answer at once."""
 
-    Args of the constructor:
-        again: whether an earlier attempt may have posted some of them.
-    """
-
-    def __init__(self, board: Board, *, again: bool) -> None:
+    def __init__(self, board: PrivateBoard) -> None:
         self._board = board
         self._status = Status(board)
-        self._again = again
 
     async def working(self, note: str) -> None:
         """Set the thread's status."""
@@ -275,26 +268,21 @@ class PrivateScreen:
     async def writing(self, text: str) -> None:
         """Nothing: it would have to be posted again with every word."""
 
-    async def notice(self, text: str) -> None:
+    async def notice(self, text: str, *, under: str = "") -> None:
         """Tell the asker."""
-        await self._post(notice_post(text))
+        self._status.over()
+        await self._board.say(notice_post(text, under=""))
 
     async def finish(self, answer: Answer, links: Links) -> None:
         """Post the answer, which the asker may share."""
-        posts = answer_posts(answer, links=links, in_channel=True, private=True)
+        self._status.over()
+        place = self._board.place
+        posts = answer_posts(
+            answer, links=links, in_channel=not place.one_reader, private=place.private
+        )
         for part, post in enumerate(posts):
-            if not (self._again and self._board.knows(part)):
-                await self._board.remember(part, await self._post(post))
+            await self._board.show(part, post, Priority.FINAL)
 
     async def refresh(self) -> None:
         """Keep the status."""
         await self._status.refresh()
-
-    async def _post(self, post: Post) -> str:
-        place = self._board.place
-        where = {"channel": place.channel, "user": place.user, **place.threaded}
-        self._status.over()
-        try:
-            return await self._board.calls.post_ephemeral(**where, **post.arguments())
-        except SlackRefused:
-            return await self._board.calls.post_ephemeral(**where, text=post.text)

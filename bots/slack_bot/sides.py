@@ -54,12 +54,14 @@ class Sides:
         board: Board,
         edits: Edits[int, Show],
         links: Callable[[Answer], Awaitable[Links]],
+        first_delay: Callable[[], bool],
     ) -> None:
         self._context = context
         self._turn = turn
         self._board = board
         self._edits = edits
         self._links = links
+        self._first_delay = first_delay
         self._order = order_of(turn.message_id)
         self._single = EditedScreen(board)
         self._texts = ["", ""]
@@ -80,7 +82,8 @@ class Sides:
                     case Queued(position=position):
                         self._note(queued(position))
                     case Delayed(reply=reply):
-                        await self._alone(partial(self._single.notice, reply.text))
+                        if self._first_delay():
+                            await self._alone(partial(self._single.notice, reply.text))
         except TurnFailed as error:
             await self._alone(partial(self._single.notice, error.reply.text))
             return True
