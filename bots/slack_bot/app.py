@@ -60,7 +60,7 @@ def build_app(context: SlackContext, workspaces: Workspaces) -> AsyncApp:
         raise_error_for_unhandled_request=True,
         attaching_conversation_kwargs_enabled=False,
     )
-    for module in (ask, agent, home, files, rate, compare, actions, admin):
+    for module in (ask, agent, home, files, documents, rate, compare, actions, admin):
         module.register(app, context)
     commands.register(app, context, VERBS)
     installs.register(app, context, workspaces)

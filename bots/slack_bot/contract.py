@@ -14,6 +14,7 @@ METHODS: Final[Mapping[str, str | None]] = {
     "auth.test": None,
     "chat.appendStream": "chat:write",
     "chat.delete": "chat:write",
+    "chat.getPermalink": None,
     "chat.postEphemeral": "chat:write",
     "chat.postMessage": "chat:write",
     "chat.startStream": "chat:write",
