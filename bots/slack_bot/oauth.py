@@ -23,7 +23,7 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 from bots.settings import SlackSettings
 from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.contract import scopes
-from bots.slack_bot.web_api import SlackCalls
+from bots.slack_bot.web_api import SlackCalls, code_of
 from storage.errors import StorageError
 from storage.installations import Installations
 from storage.places import Places
@@ -234,7 +234,9 @@ class Workspaces:
                 )
                 tested = await self.client.auth_test(token=answer["access_token"])
         except SlackApiError as error:
-            raise InstallRefused(f"Slack refuses this: {error.response['error']}.") from None
+            why = code_of(error)
+            said = f"Slack refuses this: {why}." if why else "Slack did not answer sensibly."
+            raise InstallRefused(said) from None
         except (TimeoutError, OSError, KeyError) as error:
             raise InstallRefused("Slack did not answer; please try again.") from error
         data = _body(answer)

@@ -12,7 +12,6 @@ import aiohttp
 from pydantic import SecretStr
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
-from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bots.administration import Administration
 from bots.errors import ServiceMissing
@@ -27,6 +26,7 @@ from bots.slack_bot.people import People
 from bots.slack_bot.redaction import redact_logs
 from bots.slack_bot.socket import Watchdog, socket_url
 from bots.slack_bot.turn import prepared
+from bots.slack_bot.web_api import code_of
 from bots.turns import Turns
 from bots.workplace import Workplace, open_workplace
 from engine.errors import SettingsInvalid
@@ -217,11 +217,7 @@ async def _ask(call: Callable[[], Awaitable[T]], variable: str) -> T:
         try:
             return await call()
         except SlackApiError as error:
-            code = (
-                error.response.get("error")
-                if isinstance(error.response, AsyncSlackResponse)
-                else None
-            )
+            code = code_of(error)
             if code is not None and code not in _PASSING:
                 raise SettingsInvalid(
                     f"Slack refuses the token in {variable} ({code}); see the app's page at "

@@ -28,6 +28,7 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.settings import SlackSettings
+from bots.slack_bot.web_api import code_of
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ class Watchdog:
         except BaseException as error:
             await _shut(client)
             if isinstance(error, SlackApiError):
-                raise SocketLost(f"Slack says {_code(error)}") from None
+                raise SocketLost(f"Slack says {code_of(error) or 'nothing sensible'}") from None
             if isinstance(error, aiohttp.WSServerHandshakeError):
                 raise SocketLost(f"the address was refused ({error.status})") from None
             if isinstance(error, aiohttp.ClientError | OSError | TimeoutError | ValueError):
@@ -273,9 +274,3 @@ async def _shut(client: _Client) -> None:
             if task is not None:
                 task.cancel()
         await client.aiohttp_client_session.close()
-
-
-def _code(error: SlackApiError) -> str:
-    response = error.response
-    data = getattr(response, "data", None)
-    return str(data.get("error") if isinstance(data, dict) else getattr(response, "status", "?"))

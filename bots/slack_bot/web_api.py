@@ -404,6 +404,12 @@ _AWAY = {
 """Slack's own troubles, which pass."""
 
 
+def code_of(error: SlackApiError) -> str | None:
+    """Slack's error; None where it did not answer sensibly."""
+    code = _parts(error)[1].get("error")
+    return code if isinstance(code, str) else None
+
+
 def _parts(error: SlackApiError) -> tuple[int, Mapping[str, Any], Mapping[str, str]]:
     """Status, body and headers; the SDK gives a bare HTTP response where the body is no JSON."""
     response = error.response
