@@ -74,10 +74,18 @@ def register(app: AsyncApp, context: SlackContext) -> None:
         await _submitted(context, ack, body, view, client)
 
 
-async def administers(context: SlackContext, client: AsyncWebClient, user: str) -> bool:
-    """Whether the person administers the workspace at this moment; no when Slack does not say."""
+async def administers(
+    context: SlackContext, client: AsyncWebClient, *, team: str, user: str
+) -> bool:
+    """Whether the person administers the workspace at this moment; no when Slack does not say.
+
+    Somebody who administers another company's workspace administers nothing in a shared channel.
+    """
+    people = context.people
     try:
-        return await context.people.is_admin(client, user)
+        if not await people.is_admin(client, user):
+            return False
+        return user in people.admins or not (await people.info(client, user)).stranger_to(team)
     except (SlackClientError, TimeoutError) as error:
         logger.warning(
             "rights unknown: %s", type(error).__name__, extra={"action": "admin_unknown"}
@@ -86,10 +94,11 @@ async def administers(context: SlackContext, client: AsyncWebClient, user: str) 
 
 
 async def _actor(command: Command) -> Actor:
-    return Actor(
-        audience=command.audience,
-        administers=await administers(command.context, command.client, command.body["user_id"]),
+    body = command.body
+    admin = await administers(
+        command.context, command.client, team=body["team_id"], user=body["user_id"]
     )
+    return Actor(audience=command.audience, administers=admin)
 
 
 # -- Models ---------------------------------------------------------------------------------------
@@ -132,9 +141,8 @@ async def open_settings(click: Click, *, channel: str) -> None:
     await click.done()
     here = origin_of(click.body)
     audience = await audience_for(click.context, team=here.team, channel=channel, user=here.user)
-    actor = Actor(
-        audience=audience, administers=await administers(click.context, click.client, here.user)
-    )
+    admin = await administers(click.context, click.client, team=here.team, user=here.user)
+    actor = Actor(audience=audience, administers=admin)
     origin = Origin(team=here.team, channel=channel, user=here.user)
     await _open(click.context, click.client, actor, origin, click.body["trigger_id"])
 
@@ -164,9 +172,8 @@ async def _submitted(
             origin = Origin.load(view["private_metadata"])
             audience = await audience_of_submission(context, origin, body)
             wanted = read_settings(view)
-            actor = Actor(
-                audience=audience, administers=await administers(context, client, origin.user)
-            )
+            admin = await administers(context, client, team=origin.team, user=origin.user)
+            actor = Actor(audience=audience, administers=admin)
             await context.administration.save_settings(actor, wanted)
     except SettingsRefused as error:
         await ack(response_action="errors", errors=error.errors)

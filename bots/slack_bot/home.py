@@ -69,7 +69,7 @@ def register(app: AsyncApp, context: SlackContext) -> None:
                 audience = await audience_for(
                     context, team=body["team_id"], channel=None, user=event["user"]
                 )
-                await _publish(context, client, audience, event["user"])
+                await _publish(context, client, audience, body["team_id"], event["user"])
         except (StorageError, SlackClientError, TimeoutError) as error:
             logger.warning("no home: %s", type(error).__name__, extra={"action": "home_failed"})
 
@@ -79,21 +79,21 @@ def register(app: AsyncApp, context: SlackContext) -> None:
 
 
 async def _publish(
-    context: SlackContext, client: AsyncWebClient, audience: Audience, user: str
+    context: SlackContext, client: AsyncWebClient, audience: Audience, team: str, user: str
 ) -> None:
-    home = await _load(context, client, audience, user)
+    home = await _load(context, client, audience, team, user)
     await context.calls(client).publish_view(user_id=user, view=home_view(home))
 
 
 async def _load(
-    context: SlackContext, client: AsyncWebClient, audience: Audience, user: str
+    context: SlackContext, client: AsyncWebClient, audience: Audience, team: str, user: str
 ) -> Home:
     consents, votes, documents, leaderboard, admin = await asyncio.gather(
         context.members.consent(_member(audience)),
         context.feedback.mine(audience=audience, limit=VOTES_SHOWN),
         context.workplace.documents.list(audience=audience),
         context.feedback.leaderboard(workspace_id=audience.workspace_id),
-        administers(context, client, user),
+        administers(context, client, team=team, user=user),
     )
     return Home(
         consents=consents,
@@ -108,7 +108,8 @@ async def _change_consent(click: Click) -> None:
     """The button says what it changes to, so that a double click is not two changes."""
     await click.context.members.set_consent(_member(click.audience), click.value == "yes")
     await click.done()
-    await _publish(click.context, click.client, click.audience, click.origin.user)
+    here = click.origin
+    await _publish(click.context, click.client, click.audience, here.team, here.user)
 
 
 async def _open_settings(click: Click) -> None:
@@ -119,10 +120,9 @@ async def _forget(click: Click) -> None:
     forgotten = await click.context.administration.forget(_member(click.audience))
     await click.done()
     await click.tell(forgotten_text(forgotten))
-    audience = await audience_for(
-        click.context, team=click.origin.team, channel=None, user=click.origin.user
-    )
-    await _publish(click.context, click.client, audience, click.origin.user)
+    here = click.origin
+    audience = await audience_for(click.context, team=here.team, channel=None, user=here.user)
+    await _publish(click.context, click.client, audience, here.team, here.user)
 
 
 def _member(audience: Audience) -> MemberId:

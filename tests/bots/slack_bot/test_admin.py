@@ -79,6 +79,24 @@ async def test_an_owner_administers_and_nobody_does_while_slack_does_not_say(sta
     await stage.told(ana, team, "*Engine*")
 
 
+async def test_an_administrator_of_another_company_administers_nothing(stage: Stage) -> None:
+    slack = stage.slack
+    sam = slack.add_person("Sam", admin=True, team_id="T0ELSEWHERE")
+    team = slack.add_channel("team", sam, shared=True)
+    await slack.command(sam, team, "/parley", "status").acknowledged()
+    await stage.told(sam, team, REFUSED)
+
+
+async def test_who_the_settings_name_administers_without_slacks_word(stage: Stage) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    stage.context.people.admins = frozenset({ana.id})
+    await slack.command(ana, team, "/parley", "status").acknowledged()
+    await stage.told(ana, team, "*Engine*")
+    assert slack.calls_of("users.info") == []
+
+
 # -- Models ---------------------------------------------------------------------------------------
 
 

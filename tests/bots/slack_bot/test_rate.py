@@ -216,6 +216,58 @@ async def test_a_strangers_click_counts_only_where_everyone_may_ask(
     assert await votes(pool) == [(-1, [], None)]
 
 
+async def test_a_slack_that_hangs_delays_neither_vote_nor_ack(stage: Stage, pool: Pool) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    message, _ = await stage.answered(ana, team)
+    slack.fail("views.open", hang=True)
+    slack.fail("chat.postEphemeral", hang=True)
+    click = slack.click(ana, message, FEEDBACK, side="negative")
+    await click.acknowledged(within_s=2.0)
+    assert await votes(pool) == [(-1, [], None)]
+
+
+async def test_a_vote_that_cannot_be_stored_is_acknowledged_and_said(
+    stage: Stage, pool: Pool
+) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    message, _ = await stage.answered(ana, team)
+    await pool.driver.close()
+    click = slack.click(ana, message, FEEDBACK, side="positive")
+    await click.acknowledged(within_s=3.0)
+    await stage.told(ana, team, "The database does not answer")
+
+
+async def test_a_form_that_cannot_be_stored_stays_open_with_what_was_typed(
+    stage: Stage, pool: Pool
+) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    message, _ = await stage.answered(ana, team)
+    await slack.click(ana, message, FEEDBACK, side="negative").acknowledged()
+    view = await slack.modal(ana, "parley_reasons")
+    await pool.driver.close()
+    sent = await slack.submit(ana, view, {"better": "Thirty days."}).acknowledged(within_s=3.0)
+    assert sent.response is not None
+    assert "does not answer" in sent.response["errors"]["better"]
+
+
+async def test_direct_messages_can_be_rated_by_their_person(stage: Stage, pool: Pool) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    direct = slack.direct(ana)
+    message, _ = await stage.answered(ana, direct)
+    await slack.click(ana, message, FEEDBACK, side="negative").acknowledged()
+    view = await slack.modal(ana, "parley_reasons")
+    await slack.submit(ana, view, {"reasons": ["other"]}).acknowledged()
+    await stage.told(ana, direct, "what you wrote is kept")
+    assert await votes(pool) == [(-1, ["other"], None)]
+
+
 def test_ids_that_are_too_long_for_a_modal_never_reach_slack() -> None:
     with pytest.raises(ValueError, match="too long"):
         Origin(team="T" * 3000, channel="C", user="U").dump()
