@@ -101,6 +101,25 @@ def local_name(element: etree._Element) -> str:
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 
+def walk_shown(
+    element: etree._Element, hidden: frozenset[str]
+) -> Iterator[tuple[str, str, etree._Element]]:
+    """Walk an element as (`start` or `end`, local name, node), leaving out what nobody sees.
+
+    Args:
+        element: where to begin; it is walked itself.
+        hidden: local names of elements whose content is left out. Of the outermost of them the
+            `end` is given still: text may follow it.
+    """
+    depth = 0
+    for event, node in etree.iterwalk(element, events=("start", "end")):
+        name = local_name(node)
+        if name in hidden:
+            depth += 1 if event == "start" else -1
+        if not depth:
+            yield event, name, node
+
+
 def attribute(element: etree._Element, name: str) -> str | None:
     """Return an attribute by its name without the namespace, transitional or strict."""
     for key, value in element.attrib.items():

@@ -7,7 +7,7 @@ from lxml import etree
 from storage.errors import DocumentRejected
 from storage.parsing.archive import open_archive
 from storage.parsing.blocks import Draft, Drafts, heading, paragraph, table
-from storage.parsing.ooxml import Package, attribute, iterate_xml, local_name
+from storage.parsing.ooxml import Package, attribute, iterate_xml, local_name, walk_shown
 from storage.parsing.reading import Reading, Source
 
 MAX_REPEATED = 100
@@ -86,12 +86,8 @@ def _rows(element: etree._Element) -> Iterator[list[str]]:
 def _text(element: etree._Element) -> str:
     """Return the text of a paragraph, its spaces, tabs and line breaks spelt out."""
     parts: list[str] = []
-    skipped = 0
-    for event, node in etree.iterwalk(element, events=("start", "end")):
-        name = local_name(node)
-        if name in _SKIPPED:
-            skipped += 1 if event == "start" else -1
-        if event == "start" and not skipped:
+    for event, name, node in walk_shown(element, _SKIPPED):
+        if event == "start":
             if name == "s":
                 count = attribute(node, "c") or "1"
                 parts.append(" " * min(int(count), 100) if count.isdecimal() else " ")
@@ -100,6 +96,6 @@ def _text(element: etree._Element) -> str:
             elif name == "note":
                 parts.append(" ")
             parts.append(node.text or "")
-        elif event == "end" and node is not element and not skipped:
+        elif node is not element:
             parts.append(node.tail or "")
     return "".join(parts)

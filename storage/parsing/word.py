@@ -11,7 +11,7 @@ from lxml import etree
 
 from storage.parsing.archive import open_archive
 from storage.parsing.blocks import Draft, Drafts, heading, paragraph, table
-from storage.parsing.ooxml import Package, attribute, iterate_xml, local_name
+from storage.parsing.ooxml import Package, attribute, iterate_xml, local_name, walk_shown
 from storage.parsing.reading import Reading, Source
 
 MAX_BOLD_HEADING_CHARACTERS = 80
@@ -169,20 +169,18 @@ def _is_bold_heading(element: etree._Element, text: str) -> bool:
 def paragraph_text(element: etree._Element) -> str:
     """Return the text of a paragraph as Word shows it: insertions, no deletions, no text boxes."""
     parts: list[str] = []
-    skipped = 0
-    for event, node in etree.iterwalk(element, events=("start", "end")):
-        name = local_name(node)
-        if name in _SKIPPED:
-            skipped += 1 if event == "start" else -1
-        elif event == "start" and not skipped:
-            if name == "t":
-                parts.append(node.text or "")
-            elif name == "tab":
-                parts.append("\t" if local_name(node.getparent()) == "r" else "")
-            elif name in ("br", "cr"):
-                parts.append("\n")
-            elif name == "noBreakHyphen":
-                parts.append("-")
+    for event, name, node in walk_shown(element, _SKIPPED):
+        if event == "end":
+            continue
+        if name == "t":
+            parts.append(node.text or "")
+        elif name == "tab":
+            parent = node.getparent()  # tab stops of the paragraph have the same name
+            parts.append("\t" if parent is not None and local_name(parent) == "r" else "")
+        elif name in ("br", "cr"):
+            parts.append("\n")
+        elif name == "noBreakHyphen":
+            parts.append("-")
     return "".join(parts)
 
 
