@@ -111,7 +111,8 @@ async def _may_remove(click: Click, document: Document) -> bool:
         return True
     if await SharedFiles(click.context.workplace.pool).shared_by(document.id, member_id):
         return True
-    return await administers(click.context, click.client, click.origin.user)
+    here = click.origin
+    return await administers(click.context, click.client, team=here.team, user=here.user)
 
 
 async def _open_form(click: Click) -> None:
