@@ -31,6 +31,10 @@ async def outlive_outages(work: Callable[[], Awaitable[None]], *, action: str) -
             await work()
             return
         except (StorageUnavailable, ProcrastinateException) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # Stopping needs the database too: its loss must not swallow the stop.
+                raise asyncio.CancelledError from error
             if monotonic() - begun >= STABLE_AFTER_S:
                 backoff_s = FIRST_BACKOFF_S
             logger.warning(

@@ -200,7 +200,8 @@ async def _idle(site: Site) -> None:
     async def nothing_waits() -> bool:
         async with site.pool.connection() as connection:
             found = await connection.execute(
-                "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing') LIMIT 1"
+                "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
+                " AND queue_name LIKE 'slack%' LIMIT 1"
             )
             return await found.fetchone() is None
 

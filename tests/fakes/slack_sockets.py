@@ -285,6 +285,7 @@ class Sockets:
                 attempt = await self._post(delivery, number, reason)
             else:
                 attempt = await self._send(delivery, number, reason)
+            self._slack.world.changes.note()
             if attempt.acked_at is not None:
                 break
             reason = "timeout" if attempt.status is None else "http_error"

@@ -203,7 +203,12 @@ def know(
         settings = DocumentsSettings()
         documents = Documents(pool=pool, files_dir=home / "files", settings=settings)
         readers = await audience(channel, None)
-        document = await documents.add(name, text.encode(), audience=readers)
+        document = await documents.add(
+            name,
+            text.encode(),
+            audience=readers,
+            owner="member" if channel.kind == "im" else "channel",
+        )
         async with EngineClient(url=slack_engine_url) as engine:
             await ingest(
                 document.id,

@@ -61,8 +61,11 @@ class SlackProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process is not None and self._process.returncode is None:
-            await self.stop()
+        try:
+            if self._process is not None and self._process.returncode is None:
+                await self.stop()
+        finally:
+            print(self.log)  # pytest shows it where the test failed
 
     @property
     def log(self) -> str:
