@@ -92,9 +92,9 @@ class PendingTurn:
 
         `Queued` and `Delayed` may come at any time before the answer. A comparison's other events
         come as (0, event) and (1, event), each of the two in the usual order, but both `Answered`
-        together at the end; where nothing is found there is nothing to compare, and a comparison
-        ends as (0, Answered) alone. After a `Delayed` either more events follow, or the iterator
-        ends without `Answered`: return then, the turn is delivered again later.
+        together at the end, in this order; where nothing is found there is nothing to compare, and
+        a comparison ends as (0, Answered) alone. After a `Delayed` either more events follow, or
+        the iterator ends without `Answered`: return then, the turn is delivered again later.
 
         Raises:
             TurnFailed: there will be no answer; show `reply` in its place.
@@ -118,7 +118,7 @@ class PendingTurn:
             except (TurnFailed, EngineError, StorageError) as error:
                 ends = [Delayed(reply=await self._put_off(error))]
         # A platform that takes the answer slowly keeps nobody else waiting for the engine.
-        for event in ends:
+        for event in sorted(ends, key=_index):
             yield event
 
     async def _answer(self) -> AsyncGenerator[AnyEvent, None]:
@@ -186,6 +186,10 @@ class PendingTurn:
             )
             return datetime.now(UTC) - stored.asked_at > PATIENCE
         return False
+
+
+def _index(event: AnyEvent) -> int:
+    return event[0] if isinstance(event, tuple) else 0
 
 
 def _ends(event: AnyEvent) -> bool:
