@@ -78,8 +78,7 @@ async def _health(request: web.Request) -> web.Response:
 
 
 def _add_install(server: web.Application, workspaces: Workspaces, settings: SlackSettings) -> None:
-    # A browser sends a secure cookie over https alone; only a test installs without.
-    secure = (settings.redirect_url or "https:").startswith("https:")
+    at_https = (settings.redirect_url or "").startswith("https:")
 
     async def install(request: web.Request) -> web.StreamResponse:
         try:
@@ -93,7 +92,8 @@ def _add_install(server: web.Application, workspaces: Workspaces, settings: Slac
             state,
             max_age=int(STATE_S),
             httponly=True,
-            secure=secure,
+            # Over plain http, as on this machine, a browser would not send it back.
+            secure=at_https or request.headers.get("X-Forwarded-Proto") == "https",
             samesite="Lax",
             path="/slack",
         )

@@ -1,6 +1,7 @@
 """What people say, and what becomes of it: the whole app beside a real engine and database."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -79,6 +80,10 @@ async def asked_again(slack: SlackServer, ana: Person, team: Channel) -> None:
 
 def whispered(slack: SlackServer, channel: Channel, person: Person) -> list[str]:
     return [message.seen for message in slack.ephemerals(channel, person)]
+
+
+def told(slack: SlackServer, channel: Channel, person: Person, text: str) -> bool:
+    return text in whispered(slack, channel, person)
 
 
 # ---------------------------------------------------------------- channels
@@ -189,9 +194,7 @@ async def test_outsiders_are_told_why_and_bots_are_not(
     for person in (guest, stranger, robot):
         slack.say(person, team, f"{slack.mention} {QUESTION}")
     for person in (guest, stranger):
-        await slack.until(
-            lambda person=person: OUTSIDERS in whispered(slack, team, person), "a reason"
-        )
+        await slack.until(partial(told, slack, team, person, OUTSIDERS), "a reason")
     await asked_again(slack, ana, team)
     assert whispered(slack, team, robot) == []
     assert len(slack.calls_of("chat.postMessage")) == 1
