@@ -2,7 +2,7 @@
 
 Where a message stands is remembered in `storage.deliveries` right after it was posted. A process
 that dies in between leaves a message that nobody remembers; it carries the question's id as
-metadata, and is found by that.
+metadata, and is found by that; a stream is found by its stop button.
 """
 
 import asyncio
@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from bots.slack_bot.blocks import Post
+from bots.slack_bot.blocks import STOP_ACTION, Post
 from bots.slack_bot.lanes import Priority
+from bots.slack_bot.mrkdwn import escape
 from bots.slack_bot.web_api import SlackAway, SlackCalls, SlackRefused
 from storage.deliveries import Deliveries
 from storage.identity import MessageId
@@ -91,6 +92,7 @@ class Board:
         self.finished = False
         self._deliveries = deliveries
         self._ts: dict[int, str] = {}
+        self._said: dict[int, Post] = {}
 
     async def load(self, *, again: bool) -> None:
         """Find what was posted before.
@@ -128,8 +130,12 @@ class Board:
 
     async def show(self, part: int, post: Post, priority: Priority) -> None:
         """Let the message of `part` say this; without blocks where Slack refuses them."""
+        if self._said.get(part) == post and priority is Priority.PREVIEW:
+            return
+        self._said.pop(part, None)
         try:
             await self._show(part, post.arguments(), priority)
+            self._said[part] = post
         except SlackRefused as error:
             if error.code in GONE or not post.blocks:
                 raise
@@ -144,6 +150,16 @@ class Board:
         """Let one message say this, and no other one anything."""
         await self.show(0, post, Priority.FINAL)
         await self.keep(1)
+
+    async def tell(self, text: str) -> None:
+        """Tell the asker alone something that is no answer; a comfort that may fail."""
+        place = self.place
+        try:
+            await self.calls.post_ephemeral(
+                channel=place.channel, user=place.user, text=escape(text), **place.threaded
+            )
+        except (SlackRefused, SlackAway) as error:
+            logger.warning("a notice was lost: %s", error, extra={"action": "notice_lost"})
 
     async def keep(self, count: int) -> None:
         """Delete the messages behind the first `count`: the text became shorter."""
@@ -212,15 +228,27 @@ class Board:
         if not self.place.thread_ts:
             return {}
         messages = await self.calls.thread(channel=self.place.channel, ts=self.place.thread_ts)
-        found = {}
-        for message in messages:
-            metadata = message.get("metadata") or {}
-            payload = metadata.get("event_payload") or {}
-            if metadata.get("event_type") == EVENT_TYPE and payload.get("message_id") == str(
-                self.message_id
-            ):
-                found[int(payload.get("part", 0))] = str(message["ts"])
-        return found
+        parts = ((_part_of(message, str(self.message_id)), message) for message in messages)
+        return {part: str(message["ts"]) for part, message in parts if part is not None}
+
+
+def _part_of(message: Mapping[str, Any], message_id: str) -> int | None:
+    """Which part of the question's answer a message of Slack is; None for another message.
+
+    A stream that has not ended has no metadata, but it has the button that stops it.
+    """
+    metadata = message.get("metadata") or {}
+    payload = metadata.get("event_payload") or {}
+    if metadata.get("event_type") == EVENT_TYPE and payload.get("message_id") == message_id:
+        return int(payload.get("part", 0))
+    elements = [
+        element for block in message.get("blocks") or () for element in block.get("elements") or ()
+    ]
+    stops = any(
+        element.get("action_id") == STOP_ACTION and element.get("value") == message_id
+        for element in elements
+    )
+    return 0 if stops else None
 
 
 class PrivateBoard(Board):

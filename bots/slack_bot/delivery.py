@@ -164,11 +164,28 @@ class SlackDelivery:
                         await edits.finish(0, finish)
                         return True
         except TurnFailed as error:
-            await edits.finish(0, partial(screen.notice, error.reply.text))
+            kept = await self._kept(turn)
+            if kept is None:
+                await edits.finish(0, partial(screen.notice, error.reply.text))
+            else:
+                await edits.finish(0, partial(screen.finish, kept, await links(kept)))
+                await board.tell(error.reply.text)
             return True
         finally:
             refresher.cancel()
         return False
+
+    async def _kept(self, turn: PendingTurn) -> Answer | None:
+        """The answer that stays because there is no other one."""
+        if turn.kind != "regenerate":
+            return None
+        events = self._context.workplace.assistant.retry(turn.message_id, audience=turn.audience)
+        with contextlib.suppress(TurnFailed):
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    if isinstance(event, Answered):
+                        return event.answer
+        return None
 
     async def _refresh(self, screen: Screen) -> None:
         while True:

@@ -3,13 +3,15 @@
 Slack allows about one message a second and channel, and bursts above it for a while; how much it
 allows it says only by refusing. So calls go out at once until a channel refuses one. From then on
 that channel's calls wait for the time that Slack named and leave one a second, the most important
-first, until none waits any more.
+first, until none waits any more. Only previews keep to the documented rate at all times: all of a
+channel together, one a second.
 """
 
 import asyncio
 import enum
 import heapq
 import itertools
+import math
 from time import monotonic
 
 PACE_S = 1.0
@@ -34,6 +36,12 @@ class Lane:
         self._waiting: list[tuple[Priority, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        self._spoken_at = -math.inf
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since a call left; infinite before the first, 0 while some wait."""
+        return monotonic() - self._spoken_at if self._timer is None else 0.0
 
     @property
     def wait_s(self) -> float:
@@ -45,6 +53,7 @@ class Lane:
     async def enter(self, priority: Priority) -> None:
         """Wait until a call may leave."""
         if self._timer is None:
+            self._spoken_at = monotonic()
             return
         turn = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (priority, next(self._order), turn))
@@ -54,6 +63,7 @@ class Lane:
             self._waiting = [waiting for waiting in self._waiting if waiting[2] is not turn]
             heapq.heapify(self._waiting)
             raise
+        self._spoken_at = monotonic()
 
     def refused(self, retry_after_s: float) -> None:
         """Slack refused a call: nobody speaks before `retry_after_s` are over."""

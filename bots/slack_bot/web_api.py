@@ -14,13 +14,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
-from weakref import WeakValueDictionary
 
 import aiohttp
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.slack_bot.lanes import Lane, Priority
+from bots.slack_bot.lanes import PACE_S, Lane, Priority
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +34,8 @@ BRIEFLY_S = 20.0
 DEFAULT_RETRY_S = 1.0
 """Where Slack refuses without saying for how long."""
 MAX_RETRY_AFTER_S = 120.0
+MAX_LANES = 1000
+"""Channels whose pace is remembered; quiet ones are forgotten beyond it."""
 AWAY_PAUSES_S = (0.25, 1.0, 3.0)
 """Before a call that may be repeated is repeated because Slack did not answer it."""
 
@@ -79,12 +80,20 @@ class SlackCalls:
         client: with its token and base URL, and without retry handlers of its own: a repeated
             `chat.postMessage` is a second message.
         timeout_s: deadline of one attempt.
+        preview_pace_s: least seconds between a channel's last call and a preview there.
     """
 
-    def __init__(self, client: AsyncWebClient, *, timeout_s: float = 15.0) -> None:
+    def __init__(
+        self,
+        client: AsyncWebClient,
+        *,
+        timeout_s: float = 15.0,
+        preview_pace_s: float = PACE_S,
+    ) -> None:
         self.client = client
         self._timeout_s = timeout_s
-        self._lanes: WeakValueDictionary[str, Lane] = WeakValueDictionary()
+        self._preview_pace_s = preview_pace_s
+        self._lanes: dict[str, Lane] = {}
 
     # -- Messages ---------------------------------------------------------------------------------
 
@@ -247,7 +256,7 @@ class SlackCalls:
     ) -> None:
         """assistant.threads.setStatus; it lasts 2 minutes or until a message is posted."""
         await self._call(
-            channel,
+            f"{channel} status",
             "assistant.threads.setStatus",
             lambda: self.client.assistant_threads_setStatus(
                 channel_id=channel,
@@ -336,12 +345,14 @@ class SlackCalls:
             lane_name: what shares a rate: a channel, else the method.
             repeat: whether it may be repeated where it is not known if Slack did it.
         """
-        lane = self._lanes.get(lane_name) or self._lanes.setdefault(lane_name, Lane())
+        lane = self._lane(lane_name)
         until = monotonic() + (0 if priority is Priority.PREVIEW else patience_s)
         pauses = iter(AWAY_PAUSES_S if repeat and priority is not Priority.PREVIEW else ())
         while True:
             if monotonic() + lane.wait_s > until and lane.wait_s:
                 raise RateLimited(method, lane.wait_s)
+            if priority is Priority.PREVIEW and lane.idle_s < self._preview_pace_s:
+                raise RateLimited(method, self._preview_pace_s - lane.idle_s)
             await lane.enter(priority)
             try:
                 async with asyncio.timeout(min(self._timeout_s, patience_s)):
@@ -367,6 +378,15 @@ class SlackCalls:
             if pause is None:
                 raise failure from None
             await asyncio.sleep(pause)
+
+    def _lane(self, name: str) -> Lane:
+        if name not in self._lanes:
+            if len(self._lanes) >= MAX_LANES:
+                quiet = [each for each, lane in self._lanes.items() if lane.idle_s > PACE_S]
+                for each in quiet:
+                    del self._lanes[each]
+            self._lanes[name] = Lane()
+        return self._lanes[name]
 
 
 def markdown_chunk(text: str) -> Json:

@@ -18,7 +18,7 @@ SECRET = "the merger is on Monday"
 @pytest.fixture
 async def calls(slack: SlackServer) -> AsyncIterator[SlackCalls]:
     client = AsyncWebClient(slack.bot_token, base_url=slack.base_url, retry_handlers=[])
-    yield SlackCalls(client, timeout_s=5.0)
+    yield SlackCalls(client, timeout_s=5.0, preview_pace_s=0.0)
 
 
 @pytest.fixture
@@ -75,6 +75,20 @@ async def test_a_preview_does_not_wait(
             await calls.update_message(channel=team.id, ts=ts, text="…", priority=Priority.PREVIEW)
         assert 25 < refused.value.after_s <= 31
     assert len(slack.calls_of("chat.update")) == 1
+
+
+async def test_the_previews_of_a_channel_keep_its_rate_and_a_final_text_does_not(
+    slack: SlackServer, team: Channel
+) -> None:
+    client = AsyncWebClient(slack.bot_token, base_url=slack.base_url, retry_handlers=[])
+    calls = SlackCalls(client, preview_pace_s=30.0)
+    ts = await calls.post_message(channel=team.id, text="…")
+    with pytest.raises(RateLimited) as refused:
+        await calls.update_message(channel=team.id, ts=ts, text="a", priority=Priority.PREVIEW)
+    assert 25 < refused.value.after_s <= 30
+    async with asyncio.timeout(5):
+        await calls.update_message(channel=team.id, ts=ts, text="b", priority=Priority.FINAL)
+    assert team.messages[ts].versions == ["…", "b"]
 
 
 async def test_other_channels_do_not_wait(

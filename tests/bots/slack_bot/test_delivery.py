@@ -1,0 +1,724 @@
+"""Turns as people see them in Slack, whatever Slack or the engine does meanwhile."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from bots.errors import Reply, TurnFailed
+from bots.messages import (
+    Answer,
+    Answered,
+    Citation,
+    Delayed,
+    PendingEvent,
+    Queued,
+    Searching,
+    SourcesFound,
+    TextDelta,
+    TurnEvent,
+)
+from bots.settings import SlackSettings
+from bots.slack_bot.blocks import (
+    COMPARE_ACTIONS,
+    FEEDBACK_ACTION,
+    NEED_HUMAN_ACTION,
+    REGENERATE_ACTION,
+    SHARE_ACTION,
+    STOP_ACTION,
+)
+from bots.slack_bot.compare import order_of
+from bots.slack_bot.delivery import SlackDelivery
+from bots.slack_bot.web_api import SlackCalls
+from bots.turns import PendingTurn
+from storage.identity import Audience, ChunkId, DocumentId, Keys, MessageId
+from storage.jobs import RetryLater, TurnJob, TurnKind
+from storage.pool import Pool
+from tests.bots.model_list import serve_models
+from tests.bots.slack_bot.listening import Stage, listening
+from tests.bots.slack_bot.test_mrkdwn import assert_harmless
+from tests.fakes.slack_blocks import texts_of
+from tests.fakes.slack_server import SlackServer
+from tests.fakes.slack_world import Channel, Message, Person
+
+EVERY_S = 0.02
+Event = PendingEvent | tuple[int, TurnEvent]
+Step = Event | Callable[[], Any]
+"""An event of a turn, or something that a test does or waits for in between."""
+
+
+class ScriptedTurn(PendingTurn):
+    """A turn whose events a test writes."""
+
+    def __init__(self, steps: list[Step], *, job: TurnJob, audience: Audience) -> None:
+        self.message_id, self.place = job.message_id, job.place
+        self.kind, self.attempt = job.kind, job.attempt
+        self.audience = audience
+        self._steps = steps
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        for step in self._steps:
+            if callable(step):
+                done = step()
+                if asyncio.iscoroutine(done):
+                    await done
+                continue
+            yield step
+
+
+class Talk:
+    """One question in one place, delivered as often as a test likes."""
+
+    def __init__(self, stage: Stage, person: Person, channel: Channel) -> None:
+        self.stage, self.person, self.channel = stage, person, channel
+        self.slack = stage.slack
+        self.asked: Message
+        self.message_id: MessageId
+        self.audience: Audience
+        self.delivery = SlackDelivery(stage.context, status_refresh_s=EVERY_S)
+
+    async def ask(self) -> None:
+        """Say something in Slack, as the listener stores it."""
+        self.audience = await self.stage.audience(self.person, self.channel)
+        self.asked, self.message_id = await self.stage.ask(
+            self.person, self.channel, "How many days?"
+        )
+
+    async def deliver(
+        self, *steps: Step, attempt: int = 0, kind: TurnKind = "answer", **place: str
+    ) -> None:
+        """Deliver the turn once."""
+        where = {
+            "platform": "slack",
+            "workspace": self.channel.team_id,
+            "channel": "" if self.channel.kind == "im" else self.channel.id,
+            "member": self.person.id,
+            "team": self.person.team_id,
+            "reply_to": self.channel.id,
+            "thread": self.asked.ts,
+            "ts": self.asked.ts,
+            "via": "event",
+            **place,
+        }
+        job = TurnJob(message_id=self.message_id, place=where, kind=kind, attempt=attempt)
+        turn = ScriptedTurn(list(steps), job=job, audience=self.audience)
+        async with asyncio.timeout(30):
+            await self.delivery.deliver(turn)
+
+    async def stored(self, text: str, **more: Any) -> Answer:
+        """An answer to the question, stored."""
+        answer_id = await self.stage.store_answer(self.message_id, self.audience, text=text)
+        known = {"found": True, "finish_reason": "stop", **more}
+        return Answer(id=answer_id, message_id=self.message_id, text=text, **known)
+
+    async def answered(self, text: str, **more: Any) -> Answered:
+        """The event that ends a turn."""
+        return Answered(answer=await self.stored(text, **more))
+
+    @property
+    def replies(self) -> list[Message]:
+        """What stands below the question."""
+        return [message for message in self.slack.replies(self.asked) if not message.deleted]
+
+    def shows(self, part: str) -> Callable[[], Any]:
+        """A step that waits until a reply says `part`."""
+        return lambda: self.slack.until(
+            lambda: any(part in reply.seen for reply in self.replies), f"{part!r}", within_s=10
+        )
+
+
+@pytest.fixture
+async def stage(slack: SlackServer, pool: Pool, keys: Keys, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with serve_models() as engine, listening(slack, pool, engine, keys, tmp_path) as stage:
+        settings = SlackSettings(base_url=slack.base_url, edit_interval_s=EVERY_S)
+        calls = SlackCalls(stage.client, preview_pace_s=EVERY_S)
+        stage.context = replace(stage.context, settings=settings, calls=lambda _: calls)
+        yield stage
+
+
+@pytest.fixture
+async def team(stage: Stage) -> Talk:
+    ana = stage.slack.add_person("Ana")
+    talk = Talk(stage, ana, stage.slack.add_channel("team", ana))
+    await talk.ask()
+    return talk
+
+
+@pytest.fixture
+async def alone(stage: Stage) -> Talk:
+    ana = stage.slack.add_person("Ana")
+    talk = Talk(stage, ana, stage.slack.direct(ana))
+    await talk.ask()
+    return talk
+
+
+def searching(talk: Talk) -> Searching:
+    return Searching(message_id=talk.message_id)
+
+
+def cited(document_id: DocumentId, document: str = "leave.md") -> Citation:
+    return Citation(
+        number=1,
+        chunk_id=ChunkId(uuid4()),
+        document_id=document_id,
+        document=document,
+        page=None,
+        heading="Leave",
+        quote="Twenty-five days.",
+    )
+
+
+# ---------------------------------------------------------------- channels
+
+
+async def test_in_a_channel_one_message_grows_into_the_answer(team: Talk) -> None:
+    await team.deliver(
+        searching(team),
+        team.shows("Searching"),
+        SourcesFound(sources=()),
+        TextDelta(text="Twenty-five"),
+        team.shows("Twenty-five"),
+        TextDelta(text=" days."),
+        await team.answered("Twenty-five days."),
+    )
+    [reply] = team.replies
+    assert reply.seen.startswith("Twenty-five days.")
+    assert reply.thread_ts == team.asked.ts
+    assert {FEEDBACK_ACTION, REGENERATE_ACTION, NEED_HUMAN_ACTION} == set(reply.elements)
+    assert reply.posted["unfurl_links"] is False
+    assert reply.metadata is not None
+    assert reply.metadata["event_payload"]["message_id"] == str(team.message_id)
+    assert team.slack.calls_of("chat.startStream") == []
+    assert all(posted.finished for posted in await _posted(team))
+
+
+async def _posted(talk: Talk) -> Any:
+    return await talk.stage.context.deliveries.get(talk.message_id)
+
+
+async def test_it_can_be_stopped_while_it_is_written(team: Talk) -> None:
+    seen: list[str] = []
+
+    async def stop_buttons() -> None:
+        await team.shows("Twenty")()
+        [reply] = team.replies
+        seen.append(str(reply.elements[STOP_ACTION]["value"]))
+
+    await team.deliver(
+        searching(team),
+        TextDelta(text="Twenty"),
+        stop_buttons,
+        await team.answered("Twenty", finish_reason="stopped"),
+    )
+    assert seen == [str(team.message_id)]
+    [reply] = team.replies
+    assert STOP_ACTION not in reply.elements
+    assert "Stopped." in reply.seen
+
+
+async def test_who_waits_sees_the_position(team: Talk) -> None:
+    await team.deliver(
+        Queued(position=3), team.shows("number 3 in the queue"), await team.answered("Yes.")
+    )
+    [reply] = team.replies
+    assert "queue" not in reply.seen
+
+
+async def test_edits_keep_their_distance(team: Talk) -> None:
+    team.delivery = SlackDelivery(
+        replace(team.stage.context, settings=SlackSettings(edit_interval_s=30))
+    )
+    words = [TextDelta(text=f"word{n} ") for n in range(200)]
+    await team.deliver(searching(team), *words, await team.answered("All words."))
+    assert len(team.slack.calls_of("chat.update")) <= 2
+    assert team.replies[0].seen.startswith("All words.")
+
+
+async def test_a_long_answer_becomes_several_messages_in_order(team: Talk) -> None:
+    text = "\n\n".join(f"Paragraph {n} says a little more than the one before." for n in range(200))
+    await team.deliver(searching(team), TextDelta(text=text), await team.answered(text))
+    assert len(team.replies) > 2
+    seen = "\n".join(reply.seen for reply in sorted(team.replies, key=lambda reply: reply.ts))
+    places = [seen.index(f"Paragraph {n} says") for n in range(200)]
+    assert places == sorted(places)
+    assert [FEEDBACK_ACTION in reply.elements for reply in team.replies].count(True) == 1
+
+
+async def test_a_source_from_slack_is_a_link_to_it(team: Talk) -> None:
+    documents = team.stage.context.workplace.documents
+    document = await documents.add(
+        "leave.md",
+        b"Twenty-five days.",
+        audience=team.audience,
+        origin={"permalink": "https://slack.example/files/F1"},
+    )
+    await team.deliver(await team.answered("Yes [1].", citations=(cited(document.id),)))
+    texts = [text for kind, text in texts_of(team.replies[0].blocks) if kind == "mrkdwn"]
+    assert "[1] <https://slack.example/files/F1|leave.md>, Leave" in texts
+
+
+async def test_a_deleted_source_is_a_name(team: Talk) -> None:
+    await team.deliver(await team.answered("Yes [1].", citations=(cited(DocumentId(uuid4())),)))
+    assert "[1] leave.md, Leave" in team.replies[0].seen
+
+
+async def test_nobody_is_pinged_by_what_a_model_says(team: Talk) -> None:
+    text = "<!channel> <@U123> @here <https://evil.example|x> `<!here>` & co"
+    await team.deliver(
+        searching(team), TextDelta(text=text + " "), team.shows("co"), await team.answered(text)
+    )
+    for call in team.slack.calls:
+        if call.method.startswith("chat."):
+            assert_harmless(str(call.args.get("text", "")))
+            for kind, said in texts_of(call.args.get("blocks") or []):
+                if kind != "plain_text":
+                    assert_harmless(said)
+    assert team.replies[0].pings == []
+
+
+async def test_a_failure_is_said_in_the_message_that_was_waited_for(team: Talk) -> None:
+    def fail() -> None:
+        reply = Reply(text="This question is too long.", retryable=False)
+        raise TurnFailed(reply, message_id=team.message_id)
+
+    await team.deliver(searching(team), team.shows("Searching"), fail)
+    [reply] = team.replies
+    assert reply.seen == "This question is too long."
+
+
+# ---------------------------------------------------------------- Slack in trouble
+
+
+@pytest.mark.parametrize("code", ["invalid_blocks", "msg_blocks_too_long", "msg_too_long"])
+async def test_an_answer_whose_blocks_are_refused_is_plain_text(team: Talk, code: str) -> None:
+    fault: list[Any] = []
+    await team.deliver(
+        searching(team),
+        team.shows("Searching"),
+        lambda: fault.append(team.slack.fail("chat.update", error=code)),
+        await team.answered("Twenty-five **days**."),
+    )
+    [reply] = team.replies
+    assert reply.seen == "Twenty-five *days*."
+    assert fault[0].met == 1
+
+
+@pytest.mark.parametrize("refusal", [{"status": 429, "retry_after_s": 1}, {"error": "ratelimited"}])
+async def test_an_answer_waits_until_slack_takes_it(team: Talk, refusal: dict[str, Any]) -> None:
+    await team.deliver(
+        searching(team),
+        team.shows("Searching"),
+        lambda: team.slack.fail("chat.update", times=2, **refusal),
+        TextDelta(text="Twenty "),
+        await team.answered("Twenty-five days."),
+    )
+    [reply] = team.replies
+    assert reply.seen.startswith("Twenty-five days.")
+
+
+async def test_a_lost_answer_to_a_post_makes_no_second_message(team: Talk) -> None:
+    team.slack.fail("chat.postMessage", status=502, after=True)
+    await team.deliver(searching(team), await team.answered("Twenty-five days."))
+    [reply] = team.replies
+    assert reply.seen.startswith("Twenty-five days.")
+
+
+async def test_a_message_that_somebody_deleted_is_posted_again(team: Talk) -> None:
+    async def delete() -> None:
+        await team.shows("Searching")()
+        [reply] = team.replies
+        reply.deleted = True
+
+    await team.deliver(searching(team), delete, await team.answered("Twenty-five days."))
+    [reply] = team.replies
+    assert reply.seen.startswith("Twenty-five days.")
+
+
+async def test_while_slack_is_away_the_turn_is_put_off(team: Talk) -> None:
+    team.slack.fail("chat.postMessage", status=503, times=None)
+    team.slack.fail("conversations.replies", status=503, times=None)
+    with pytest.raises(RetryLater):
+        await team.deliver(searching(team), await team.answered("Twenty-five days."))
+    for fault in team.slack.faults:
+        fault.stop()
+    await team.deliver(Answered(answer=await _again(team)), attempt=1)
+    [reply] = team.replies
+    assert reply.seen.startswith("Twenty-five days.")
+
+
+async def _again(talk: Talk) -> Answer:
+    """The stored answer, as a later attempt finds it."""
+    asked = await talk.stage.context.workplace.conversations.question(
+        talk.message_id, audience=talk.audience
+    )
+    assert asked.answer is not None
+    return Answer(
+        id=asked.answer.id,
+        message_id=talk.message_id,
+        text=asked.answer.text,
+        found=True,
+        finish_reason="stop",
+    )
+
+
+async def test_a_channel_that_is_gone_ends_the_turn(team: Talk) -> None:
+    team.channel.archived = True
+    await team.deliver(searching(team), await team.answered("Twenty-five days."))
+    assert team.replies == []
+
+
+# ---------------------------------------------------------------- again and again
+
+
+async def test_a_finished_answer_is_not_delivered_twice(team: Talk) -> None:
+    await team.deliver(await team.answered("Yes."))
+    calls = len(team.slack.calls)
+    await team.deliver(Answered(answer=await _again(team)), attempt=1)
+    assert len(team.slack.calls) == calls
+
+
+async def test_after_a_crash_the_placeholder_becomes_the_answer(team: Talk) -> None:
+    await team.deliver(searching(team), team.shows("Searching"))  # the process ends here
+    await team.deliver(searching(team), await team.answered("Yes."), attempt=1)
+    [reply] = team.replies
+    assert reply.seen == "Yes."
+
+
+async def test_a_message_that_nobody_remembers_is_found_by_its_metadata(team: Talk) -> None:
+    await team.deliver(searching(team), team.shows("Searching"))
+    await team.stage.context.deliveries.remove(team.message_id, part=0)
+    await team.deliver(searching(team), await team.answered("Yes."), attempt=1)
+    [reply] = team.replies
+    assert reply.seen == "Yes."
+
+
+async def test_an_engine_that_is_down_is_said_once_and_becomes_the_answer(team: Talk) -> None:
+    down = Delayed(reply=Reply(text="The model does not answer right now.", retryable=True))
+    await team.deliver(searching(team), down)
+    [reply] = team.replies
+    assert reply.seen == "The model does not answer right now."
+    for attempt in (1, 2):
+        await team.deliver(searching(team), Queued(position=1), down, attempt=attempt)
+    assert reply.versions.count(reply.seen) == 1
+    assert reply.versions[-1] == "The model does not answer right now."
+    await team.deliver(searching(team), await team.answered("Yes."), attempt=3)
+    assert [message.seen for message in team.replies] == ["Yes."]
+
+
+async def test_another_answer_takes_the_place_of_the_first(team: Talk) -> None:
+    long = "\n\n".join(f"Paragraph {n}, which is not short at all." for n in range(200))
+    await team.deliver(await team.answered(long))
+    assert len(team.replies) > 1
+    first = min(team.replies, key=lambda reply: reply.ts)
+    again = replace(await _again(team), text="Shorter.")
+    await team.deliver(searching(team), Answered(answer=again), kind="regenerate")
+    assert [message.ts for message in team.replies] == [first.ts]
+    assert first.seen == "Shorter."
+
+
+async def test_the_answer_stays_where_another_one_fails(team: Talk) -> None:
+    def fail() -> None:
+        raise TurnFailed(Reply(text="No luck.", retryable=False), message_id=team.message_id)
+
+    await team.deliver(await team.answered("Yes."))
+    await team.deliver(searching(team), team.shows("Searching"), fail, kind="regenerate")
+    [reply] = team.replies
+    assert reply.seen == "Yes."
+    assert FEEDBACK_ACTION in reply.elements
+    assert [m.seen for m in team.slack.ephemerals(team.channel, team.person)] == ["No luck."]
+
+
+# ---------------------------------------------------------------- alone with the assistant
+
+
+async def test_one_reader_sees_a_native_stream_that_ends_with_buttons(alone: Talk) -> None:
+    await alone.deliver(
+        searching(alone),
+        TextDelta(text="Twenty-five "),
+        alone.shows("Twenty-five"),
+        TextDelta(text="days. "),
+        await alone.answered("Twenty-five days. Yes."),
+    )
+    [reply] = alone.replies
+    assert reply.seen.startswith("Twenty-five days. Yes.")
+    assert set(reply.elements) == {FEEDBACK_ACTION, REGENERATE_ACTION}
+    [start] = alone.slack.calls_of("chat.startStream")
+    assert start.args["recipient_user_id"] == alone.person.id
+    assert start.args["recipient_team_id"] == alone.person.team_id
+    assert start.args["thread_ts"] == alone.asked.ts
+    [stop] = alone.slack.calls_of("chat.stopStream")
+    assert stop.args["blocks"]
+    assert alone.slack.calls_of("chat.postMessage") == []
+
+
+async def test_a_stream_can_be_stopped_while_it_is_written(alone: Talk) -> None:
+    async def stop_button() -> None:
+        await alone.shows("Twenty")()
+        [reply] = alone.replies
+        assert reply.elements[STOP_ACTION]["value"] == str(alone.message_id)
+
+    await alone.deliver(
+        searching(alone), TextDelta(text="Twenty "), stop_button, await alone.answered("Twenty x")
+    )
+    assert STOP_ACTION not in alone.replies[0].elements
+
+
+async def test_a_stream_that_takes_no_button_streams_without(alone: Talk) -> None:
+    alone.slack.fail("chat.startStream", error="invalid_chunks")
+    await alone.deliver(
+        searching(alone),
+        TextDelta(text="Twenty "),
+        alone.shows("Twenty"),
+        await alone.answered("Twenty x"),
+    )
+    [reply] = alone.replies
+    assert reply.seen.startswith("Twenty x")
+    assert FEEDBACK_ACTION in reply.elements
+    assert alone.slack.calls_of("chat.update") == []
+
+
+async def test_a_stream_that_expires_loses_nothing(alone: Talk) -> None:
+    await alone.deliver(
+        searching(alone),
+        TextDelta(text="Twenty-five "),
+        alone.shows("Twenty-five"),
+        alone.slack.expire_streams,
+        TextDelta(text="days, "),
+        TextDelta(text="and five more "),
+        alone.shows("and five more"),
+        TextDelta(text="later. "),
+        await alone.answered("Twenty-five days, and five more later."),
+    )
+    [reply] = alone.replies
+    assert reply.seen.startswith("Twenty-five days, and five more later.")
+    assert FEEDBACK_ACTION in reply.elements
+
+
+async def test_a_stream_that_expires_in_silence_ends_with_the_answer(alone: Talk) -> None:
+    await alone.deliver(
+        searching(alone),
+        TextDelta(text="Twenty-five "),
+        alone.shows("Twenty-five"),
+        alone.slack.expire_streams,
+        await alone.answered("Twenty-five days."),
+    )
+    [reply] = alone.replies
+    assert reply.seen.startswith("Twenty-five days.")
+    assert FEEDBACK_ACTION in reply.elements
+
+
+async def test_where_slack_does_not_stream_the_answer_is_edited(alone: Talk) -> None:
+    alone.slack.fail("chat.startStream", error="channel_type_not_supported", times=None)
+    await alone.deliver(
+        searching(alone),
+        TextDelta(text="Twenty-five "),
+        alone.shows("Twenty-five"),
+        await alone.answered("Twenty-five days."),
+    )
+    [reply] = alone.replies
+    assert reply.seen.startswith("Twenty-five days.")
+
+
+async def test_an_answer_that_differs_from_its_stream_replaces_it(alone: Talk) -> None:
+    await alone.deliver(
+        searching(alone),
+        TextDelta(text="Twenty-five [link removed] "),
+        alone.shows("link removed"),
+        await alone.answered("Twenty-five days."),
+    )
+    [reply] = alone.replies
+    assert "link removed" not in reply.seen
+    assert reply.seen.startswith("Twenty-five days.")
+
+
+async def test_a_very_long_stream_ends_as_several_messages(alone: Talk) -> None:
+    text = "\n\n".join(f"Paragraph {n} & more of the same, said at length." for n in range(400))
+    await alone.deliver(
+        searching(alone),
+        *(TextDelta(text=text[start : start + 500]) for start in range(0, len(text), 500)),
+        await alone.answered(text),
+    )
+    seen = "\n".join(reply.seen for reply in alone.replies)
+    assert all(f"Paragraph {n} &amp; more" in seen for n in range(400))
+
+
+async def test_a_stream_that_a_crash_left_open_becomes_the_answer(alone: Talk) -> None:
+    await alone.deliver(
+        searching(alone), TextDelta(text="Twenty-five "), alone.shows("Twenty-five")
+    )
+    await alone.deliver(searching(alone), await alone.answered("Twenty-five days."), attempt=1)
+    [reply] = alone.replies
+    assert reply.seen.startswith("Twenty-five days.")
+    assert FEEDBACK_ACTION in reply.elements
+
+
+async def test_an_open_stream_that_nobody_remembers_is_found_by_its_button(alone: Talk) -> None:
+    await alone.deliver(
+        searching(alone), TextDelta(text="Twenty-five "), alone.shows("Twenty-five")
+    )
+    await alone.stage.context.deliveries.remove(alone.message_id, part=0)
+    await alone.deliver(searching(alone), await alone.answered("Twenty-five days."), attempt=1)
+    [reply] = alone.replies
+    assert reply.seen.startswith("Twenty-five days.")
+
+
+async def test_the_status_says_what_happens_and_is_kept_alive(alone: Talk) -> None:
+    async def refreshed() -> None:
+        await alone.slack.until(
+            lambda: len([s for s in alone.slack.world.statuses if "Searching" in s.status]) >= 3,
+            "a status that is set again",
+        )
+
+    await alone.deliver(searching(alone), refreshed, await alone.answered("Yes."))
+    [first, *_] = alone.slack.world.statuses
+    assert first.loading_messages
+    assert not alone.slack.world.current_status(alone.channel.id, alone.asked.ts)
+
+
+async def test_a_status_that_fails_harms_nothing(alone: Talk) -> None:
+    alone.slack.fail("assistant.threads.setStatus", error="missing_scope", times=None)
+    await alone.deliver(searching(alone), await alone.answered("Yes."))
+    assert alone.replies[0].seen == "Yes."
+
+
+async def test_an_engine_that_is_slow_is_said_and_the_answer_follows(alone: Talk) -> None:
+    slow = Delayed(reply=Reply(text="This takes longer than usual.", retryable=True))
+    await alone.deliver(
+        searching(alone),
+        slow,
+        alone.shows("longer than usual"),
+        TextDelta(text="Twenty-five "),
+        alone.shows("Twenty-five"),
+        await alone.answered("Twenty-five days."),
+    )
+    [reply] = alone.replies
+    assert reply.seen == "Twenty-five days."
+
+
+# ---------------------------------------------------------------- for the asker alone
+
+
+async def test_a_private_answer_is_seen_by_its_asker_who_may_share_it(team: Talk) -> None:
+    await team.deliver(
+        searching(team),
+        TextDelta(text="Twenty-five "),
+        await team.answered("Twenty-five days."),
+        via="ephemeral",
+    )
+    assert team.replies == []
+    [told] = team.slack.ephemerals(team.channel, team.person)
+    assert told.seen.startswith("Twenty-five days.")
+    assert {SHARE_ACTION, FEEDBACK_ACTION} <= set(told.elements)
+
+
+async def test_a_private_answer_is_posted_once_and_plain_where_blocks_are_refused(
+    team: Talk,
+) -> None:
+    team.slack.fail("chat.postEphemeral", error="invalid_blocks")
+    await team.deliver(await team.answered("Yes."), via="ephemeral")
+    await team.deliver(Answered(answer=await _again(team)), via="ephemeral", attempt=1)
+    [told] = team.slack.ephemerals(team.channel, team.person)
+    assert told.seen == "Yes."
+
+
+async def test_another_private_answer_is_a_new_message(team: Talk) -> None:
+    await team.deliver(await team.answered("Yes."), via="ephemeral")
+    again = replace(await _again(team), text="No.")
+    await team.deliver(Answered(answer=again), via="ephemeral", kind="regenerate")
+    told = [message.seen for message in team.slack.ephemerals(team.channel, team.person)]
+    assert told == ["Yes.", "No."]
+
+
+# ---------------------------------------------------------------- comparisons
+
+
+async def _two(talk: Talk) -> list[Answer]:
+    first = await talk.stage.store_answer(
+        talk.message_id, talk.audience, text="First.", model="small-model"
+    )
+    second = await talk.stage.store_answer(
+        talk.message_id, talk.audience, text="Second.", model="large-model", current=False
+    )
+    return [
+        Answer(
+            id=answer_id,
+            message_id=talk.message_id,
+            text=text,
+            found=True,
+            finish_reason="stop",
+            model=model,
+        )
+        for answer_id, text, model in (
+            (first, "First.", "small-model"),
+            (second, "Second.", "large-model"),
+        )
+    ]
+
+
+async def test_two_answers_stand_side_by_side_blind_and_can_be_voted_on(team: Talk) -> None:
+    one, two = await _two(team)
+    await team.deliver(
+        (0, searching(team)),
+        (0, TextDelta(text="First")),
+        (1, TextDelta(text="Second")),
+        (0, Answered(answer=one)),
+        (1, Answered(answer=two)),
+        kind="compare",
+    )
+    left, right, vote = sorted(team.replies, key=lambda reply: reply.ts)
+    texts = [(one, two)[which].text for which in order_of(team.message_id)]
+    assert [left.seen.split()[0], right.seen.split()[0]] == ["*A*", "*B*"]
+    assert [texts[0] in left.seen, texts[1] in right.seen] == [True, True]
+    assert set(vote.elements) == set(COMPARE_ACTIONS.values())
+    assert left.elements == right.elements == {}
+    everything = str([call.args for call in team.slack.calls])
+    assert "small-model" not in everything
+    assert "large-model" not in everything
+    comparison_id = UUID(str(vote.elements[COMPARE_ACTIONS["tie"]]["value"]))
+    await team.slack.click(team.person, vote, COMPARE_ACTIONS["tie"]).acknowledged()
+    await team.stage.told(team.person, team.channel, "small-model")
+    assert comparison_id
+
+
+async def test_neither_side_runs_ahead_of_the_other(team: Talk) -> None:
+    one, two = await _two(team)
+    long = "First comes the whole of the first answer. " * 5
+    await team.deliver(
+        (0, TextDelta(text=long)),
+        (1, TextDelta(text="Second ")),
+        team.shows("Second"),
+        team.shows("First"),
+        (0, Answered(answer=replace(one, text=long))),
+        (1, Answered(answer=two)),
+        kind="compare",
+    )
+    side = order_of(team.message_id).index(0)
+    message = sorted(team.replies, key=lambda reply: reply.ts)[side]
+    begun = [version for version in message.versions if "First" in version]
+    assert len(begun[0]) < len(long)
+
+
+async def test_after_a_crash_a_comparison_is_completed_in_its_messages(team: Talk) -> None:
+    one, two = await _two(team)
+    await team.deliver((0, TextDelta(text="First")), (1, TextDelta(text="Second")), kind="compare")
+    assert len(team.replies) == 2
+    for attempt in (1, 2):
+        await team.deliver(
+            (0, Answered(answer=one)), (1, Answered(answer=two)), kind="compare", attempt=attempt
+        )
+    assert len(team.replies) == 3
+
+
+async def test_where_nothing_is_found_there_is_nothing_to_compare(team: Talk) -> None:
+    await team.deliver(
+        (0, searching(team)),
+        (0, await team.answered("I found nothing.", found=False, finish_reason="not_found")),
+        kind="compare",
+    )
+    [reply] = team.replies
+    assert reply.seen == "I found nothing."
+    assert FEEDBACK_ACTION in reply.elements
