@@ -6,10 +6,12 @@ Everybody in a channel may call for people, once per answer.
 
 import asyncio
 import contextlib
+import logging
 from typing import Any
 from weakref import WeakValueDictionary
 
 from slack_bolt.async_app import AsyncApp
+from slack_sdk.errors import SlackClientError
 
 from bots.channel_settings import load
 from bots.messages import Answer, Answered
@@ -29,6 +31,8 @@ from bots.slack_bot.mrkdwn import escape
 from storage.conversations import StoredTurn
 from storage.identity import AnswerId, MessageId
 
+logger = logging.getLogger(__name__)
+
 ONLY_THE_ASKER = "Only the person who asked can do that."
 COMPLETE = "This answer was complete already."
 ANSWERING = "I am answering again already."
@@ -41,7 +45,8 @@ SHARED_BEFORE = "This answer was shared already."
 NEWER = "There is a newer answer to this question; that one can be shared."
 SHARED_PART = 1000
 """From here on a question's deliveries are those of its shared answer, behind every private one."""
-CALLED_BEFORE = "People were called for this answer already."
+CALLED_BEFORE = "People were called for this answer already; mention them yourself if nobody comes."
+NOT_CALLED = "I could not write here to call people; please mention them yourself."
 
 _sharing: WeakValueDictionary[AnswerId, asyncio.Lock] = WeakValueDictionary()
 """A double click waits here for the first one."""
@@ -137,6 +142,7 @@ async def _post_shared(click: Click, answer: Answer) -> None:
             channel=here.channel, **thread, **post.arguments()
         )
         await click.context.deliveries.put(answer.message_id, part=part, ref=f"{here.channel}:{ts}")
+    await click.context.deliveries.finish(answer.message_id)
 
 
 async def _need_human(click: Click) -> None:
@@ -155,11 +161,15 @@ async def _need_human(click: Click) -> None:
         return
     called = " ".join(mention(human) for human in settings.humans)
     here = click.origin
-    await click.context.calls(click.client).post_message(
-        channel=here.channel,
-        thread_ts=here.thread_ts or here.message_ts,
-        text=f"{called}: {escape(click.name)} needs a person's help with this answer.",
-    )
+    try:
+        await click.context.calls(click.client).post_message(
+            channel=here.channel,
+            thread_ts=here.thread_ts or here.message_ts,
+            text=f"{called}: {escape(click.name)} needs a person's help with this answer.",
+        )
+    except SlackClientError as error:
+        logger.warning("people were not called: %s", error, extra={"action": "help_lost"})
+        await click.tell(NOT_CALLED)
 
 
 async def _asked_by_clicker(click: Click, message_id: MessageId) -> StoredTurn | None:

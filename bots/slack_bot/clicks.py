@@ -19,9 +19,9 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
-from bots import replies
 from bots.administration import AdministrationError
 from bots.channel_settings import load
+from bots.slack_bot import commands
 from bots.slack_bot.blocks import Block
 from bots.slack_bot.context import SlackContext
 from bots.slack_bot.gate import OUTSIDERS
@@ -39,7 +39,6 @@ WORK_S = 30.0
 REMOVE_S = 5.0
 
 NOT_HERE = "This button belongs to another conversation, or what it was for has been deleted."
-TOO_SLOW = "That took too long and may not have been done; please try again in a minute."
 
 
 class Outsider(Exception):
@@ -199,13 +198,9 @@ def sentence_for(error: BaseException) -> str:
     """What to tell somebody whose click ended in `error`; never its internals."""
     if isinstance(error, Outsider):
         return OUTSIDERS
-    if isinstance(error, AdministrationError):
-        return str(error)
     if isinstance(error, NotFound | ValueError | KeyError):
         return NOT_HERE
-    if isinstance(error, TimeoutError):
-        return TOO_SLOW
-    return replies.reply_to(error).text
+    return commands.sentence_for(error)
 
 
 async def _tell_failure(

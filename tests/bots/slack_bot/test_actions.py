@@ -159,6 +159,17 @@ async def test_only_the_people_that_the_channel_names_are_called_and_once(
     assert calls[0].thread_ts == message.thread_ts
 
 
+async def test_who_cannot_be_called_is_said(stage: Stage) -> None:
+    slack = stage.slack
+    ana, ben = slack.add_person("Ana"), slack.add_person("Ben")
+    team = slack.add_channel("team", ana, ben)
+    await name_humans(stage, ana, team, ben.id)
+    message, _ = await stage.answered(ana, team)
+    slack.fail("chat.postMessage", error="restricted_action")
+    await slack.click(ana, message, "parley_need_human").acknowledged()
+    await stage.told(ana, team, "mention them yourself")
+
+
 async def test_without_named_people_nobody_is_called(stage: Stage, pool: Pool) -> None:
     slack = stage.slack
     ana = slack.add_person("Ana")
