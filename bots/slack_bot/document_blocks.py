@@ -40,7 +40,7 @@ def status_post(name: str, text: str, document_id: DocumentId | None = None) -> 
     said = shortened(f"*{_shown(name)}*: {escape(text)}")
     if document_id is None:
         return Post(text=said)
-    return Post(text=said, blocks=[section(said), _buttons(name, document_id)])
+    return Post(text=said, blocks=[section(said), _buttons(document_id)])
 
 
 def removed_post(name: str, user: str) -> Post:
@@ -61,7 +61,7 @@ def list_post(documents: Sequence[Document], *, wanted: str) -> Post:
     title = f"*Documents here* ({len(documents)})"
     blocks = [section(title)]
     for document in shown:
-        blocks += [section(_line(document)), _buttons(document.name, document.id)]
+        blocks += [section(_line(document)), _buttons(document.id)]
     if len(documents) > len(shown):
         more = (
             f"And {len(documents) - len(shown)} more: `/parley documents WORD` finds them by name."
@@ -109,10 +109,10 @@ def _line(document: Document) -> str:
     return f"{link(url, name) if url else f'*{escape(name)}*'}: {escape(describe(document))}"
 
 
-def _buttons(name: str, document_id: DocumentId) -> Block:
+def _buttons(document_id: DocumentId) -> Block:
     confirm = {
         "title": _plain("Remove it?"),
-        "text": _plain(f"{name[:MAX_NAME_CHARACTERS]} and all quotes from it are deleted."),
+        "text": _plain("The document and all quotes from it are deleted for good."),
         "confirm": _plain("Remove"),
         "deny": _plain("Keep"),
     }

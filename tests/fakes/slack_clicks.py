@@ -146,7 +146,8 @@ class Clicks(People):
         Args:
             person: Who.
             view: As `views` holds it.
-            values: What is filled in, by action id: a text, an option's value, ids, a list.
+            values: What is filled in, by action id: a text, an option's value, ids, a list,
+                `SlackFile`s.
                 What is not named keeps its initial value.
         """
         state: Json = {}
@@ -184,6 +185,9 @@ def _filled(element: Json, value: object) -> Json:
         case "static_select" | "radio_buttons":
             chosen = _option(element, value) if value else element.get("initial_option")
             filled["selected_option"] = chosen
+        case "file_input":
+            files = value if isinstance(value, Sequence) else ()
+            filled["files"] = [file.wire() for file in files]
         case _:
             many = kind.startswith("multi_")
             thing = kind.removeprefix("multi_").removesuffix("_select")
