@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.documents import Documents
+from storage.documents import Documents, Owner
 from storage.identity import Audience, Identities, Keys
 from storage.ingest import ingest
 from storage.pool import Pool, open_pool
@@ -121,11 +121,12 @@ async def ingest_all(
 async def ingest_files(
     pool: Pool, home: Path, audience: Audience, files: dict[str, str], embedding: Embedding
 ) -> None:
-    """Ingest files for an audience."""
+    """Ingest files for a channel, or for the workspace where the audience has none."""
+    owner: Owner = "workspace" if audience.channel_id is None else "channel"
     settings = DocumentsSettings()
     documents = Documents(pool=pool, files_dir=home / "files", settings=settings)
     for name, text in files.items():
-        document = await documents.add(name, text.encode(), audience=audience)
+        document = await documents.add(name, text.encode(), audience=audience, owner=owner)
         await ingest(
             document.id,
             pool=pool,

@@ -21,7 +21,7 @@ from storage.chunking import Chunk
 from storage.identity import Audience, ChannelId, WorkspaceId
 from storage.ingest import ChunkRow, write_chunks
 from storage.pool import Pool, one_row, open_pool
-from storage.search import search
+from storage.search import EXACT_VECTORS, search
 from storage.settings import DatabaseSettings, SearchSettings
 from storage.terms import document_terms
 from tests.benchmarks import Row
@@ -66,8 +66,8 @@ async def _run(total: int) -> list[Row]:
                     ok=p95 < REACH_P95_MS,
                 )
             )
-            if SHARES[name] * total <= SearchSettings().exact_below:
-                continue  # search compares all of them exactly
+            if SHARES[name] * total <= EXACT_VECTORS * SearchSettings().exact_below:
+                continue  # search compares all of their vectors exactly
             recall = await _recall(pool, audience, collection)
             what = f"HNSW recall@10, who may read {name}"
             rows.append(

@@ -108,9 +108,11 @@ def slack_process(
     database_url: str,
     slack_engine_url: str,
     model: ScriptedModel,
-) -> SlackProcess:
+) -> Iterator[SlackProcess]:
     """The app as a process of its own, not yet started: use it as a context manager."""
-    return SlackProcess(slack, home=home, database_url=database_url, engine_url=slack_engine_url)
+    process = SlackProcess(slack, home=home, database_url=database_url, engine_url=slack_engine_url)
+    yield process
+    print(process.log)  # pytest shows it where the test failed
 
 
 @pytest.fixture

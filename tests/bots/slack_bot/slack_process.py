@@ -61,11 +61,8 @@ class SlackProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if self._process is not None and self._process.returncode is None:
-                await self.stop()
-        finally:
-            print(self.log)  # pytest shows it where the test failed
+        if self._process is not None and self._process.returncode is None:
+            await self.stop()
 
     @property
     def log(self) -> str:
