@@ -104,6 +104,23 @@ def reply_to(error: BaseException) -> Reply:
     )
 
 
+def delayed(error: BaseException) -> Reply:
+    """What is said while an answer is tried again and again, for as long as `error` lasts."""
+    cause = error.__cause__ if isinstance(error, TurnFailed) else error
+    match cause:
+        case EngineBusy():
+            why = "I am busy with other questions"
+        case EngineUnavailable() | UpstreamFailed():
+            why = "The language model does not answer right now"
+        case ModelNotFound():
+            why = f"The model {cause.name!r} is not loaded right now"
+        case DeadlineExceeded():
+            return SLOW
+        case _:
+            why = "The database does not answer right now"
+    return _later(f"{why}; your question is kept, and the answer appears here as soon as it comes.")
+
+
 def _later(text: str) -> Reply:
     return Reply(text=text, retryable=True)
 

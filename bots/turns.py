@@ -159,6 +159,8 @@ class PendingTurn:
     async def _models(self) -> tuple[str, str]:
         """The live model and another one, the same for each attempt while they stay loaded."""
         live = "live"
+        if self._stop.is_set():
+            return live, live  # nobody is asked
         models = await answering_models(self._workplace.engine)
         live_root = next((model.root for model in models if model.name == live), live)
         others = sorted({model.root for model in models} - {live_root})
@@ -171,13 +173,14 @@ class PendingTurn:
             TurnFailed: trying again is of no use.
         """
         cause = error.__cause__ if isinstance(error, TurnFailed) else error
-        reply = replies.reply_to(error)
         tired = isinstance(cause, _FAILING) and self.attempt + 1 >= MAX_SLOW_ATTEMPTS
         if not isinstance(cause, (*_AWAY, *_FAILING)) or tired or await self._too_old():
-            raise TurnFailed(reply, message_id=self.message_id) from cause
-        pause_s = min(2.0 ** min(self.attempt, 10), LONGEST_PAUSE_S)
-        self.delayed = RetryLater(max(pause_s, min(reply.retry_after_s or 0, LONGEST_PAUSE_S)))
-        return reply
+            raise TurnFailed(replies.reply_to(error), message_id=self.message_id) from cause
+        pause_s = 2.0 ** min(self.attempt, 10)
+        if isinstance(cause, EngineBusy):
+            pause_s = max(pause_s, cause.retry_after_s)
+        self.delayed = RetryLater(min(pause_s, LONGEST_PAUSE_S))
+        return replies.delayed(error)
 
     async def _too_old(self) -> bool:
         with contextlib.suppress(StorageUnavailable):

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -253,9 +254,30 @@ async def test_an_engine_that_is_down_delays_the_answer_and_loses_nothing(
             engine.__enter__()
     delayed = next(event for event in screen.all() if isinstance(event, Delayed))
     assert "model does not answer" in delayed.reply.text
+    assert "the answer appears here" in delayed.reply.text
     assert {turn.message_id for turn in screen.turns} == {screen.answers()[0].message_id}
     assert screen.turns[-1].attempt > 0
     assert screen.answers()[0].found
+
+
+@pytest.mark.parametrize("kind", ["answer", "compare"])
+async def test_a_delayed_turn_can_be_stopped(
+    workplace: Workplace,
+    add_document: AddDocument,
+    first: ScriptedModel,
+    second: ScriptedModel,
+    kind: Literal["answer", "compare"],
+) -> None:
+    await add_document("handbook.md", HANDBOOK)
+    first.failing = second.failing = 503
+    turns, screen = _turns(workplace), Screen()
+    await turns.accept(await _question(workplace, "m1"), place=PLACE_OF_ADA, kind=kind)
+    async with _running(turns, screen):
+        await screen.until(lambda: any(isinstance(event, Delayed) for event in screen.all()))
+        assert turns.stop(screen.turns[0].message_id)
+        await screen.until(screen.answers)
+    assert {answer.text for answer in screen.answers()} == {replies.STOPPED}
+    assert len(screen.answers()) == (2 if kind == "compare" else 1)
 
 
 async def test_a_slow_engine_is_said_to_be_slow(
