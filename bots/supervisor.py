@@ -217,7 +217,7 @@ async def up(settings: Settings, *, environment: Mapping[str, str]) -> None:
             if url is not None and not supervisor.stop.is_set():
                 await migrate(url, settings.database)
                 child_environment["PARLEY_DATABASE__URL"] = url
-                await supervisor.run(_parts(settings, own_engine=own_engine))
+                await supervisor.run(parts_of(settings, own_engine=own_engine))
         finally:
             if supervisor.postgres is not None:
                 await asyncio.to_thread(supervisor.postgres.stop)
@@ -228,7 +228,8 @@ def web_url(settings: Settings) -> str:
     return f"http://{reachable_host(settings.web.host)}:{settings.web.port}"
 
 
-def _parts(settings: Settings, *, own_engine: bool) -> tuple[Part, ...]:
+def parts_of(settings: Settings, *, own_engine: bool) -> tuple[Part, ...]:
+    """The children that the settings ask for, in the order of their start."""
     engine = Part(
         name="engine",
         command=(sys.executable, "-m", "engine", "serve"),

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from bots.slack_bot.ask import EMPTY
+from bots.slack_bot.ask import EMPTY, NOT_NOW
 from bots.slack_bot.commands import ASK_USAGE
 from bots.slack_bot.gate import OFF, OUTSIDERS
 from bots.slack_bot.turn import NOT_HERE
@@ -180,6 +180,19 @@ async def test_edits_arrivals_and_own_words_are_no_questions(
     async with pool.connection() as connection:
         found = await connection.execute("SELECT count(*) FROM messages")
         assert await found.fetchone() == (0,)
+
+
+async def test_an_event_that_cannot_be_stored_at_slacks_last_attempt_is_answered_plainly(
+    slack: SlackServer, ana: Person, team: Channel, pool: Pool
+) -> None:
+    """Nobody would deliver it again, so silence would last."""
+    slack.sockets.ack_within_s = 1.0
+    slack.sockets.retry_after_s = (0.0, 0.0, 0.0)
+    async with pool.connection() as connection:
+        await connection.execute("LOCK TABLE workspaces, members IN ACCESS EXCLUSIVE MODE")
+        asked = slack.say(ana, team, f"{slack.mention} {QUESTION}", only="app_mention")
+        await slack.until(lambda: told(slack, team, ana, NOT_NOW), "a plain reply", within_s=20.0)
+    assert slack.replies(asked) == []
 
 
 # ---------------------------------------------------------------- who may ask

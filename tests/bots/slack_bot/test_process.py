@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from bots.check import parts_health
 from bots.errors import ServiceMissing
 from bots.settings import Settings, SlackSettings
 from bots.slack_bot import process
 from bots.slack_bot.process import require_way_in, run, verify, web_client
+from bots.supervisor import parts_of
 from engine.errors import SettingsInvalid
 from tests.fakes.slack_server import SlackServer
 
@@ -134,3 +136,28 @@ async def test_the_command_ends_with_78_and_one_sentence_for_a_bad_token(
     assert child.returncode == 78
     assert said.decode().strip().splitlines()[-1].startswith("Slack refuses the token in PARLEY_")
     assert b"Traceback" not in said
+
+
+async def test_check_shows_slack_only_where_it_is_set_up_and_says_what_is_wrong(
+    make: Make, tmp_path: Path
+) -> None:
+    async def slack_of(settings: SlackSettings) -> list[tuple[bool, str]]:
+        health = await parts_health(Settings(home=tmp_path, slack=settings))
+        return [(part.healthy, part.detail) for part in health if part.part == "slack"]
+
+    [(healthy, detail)] = await slack_of(make())
+    assert healthy
+    assert "socket" in detail
+    [(healthy, detail)] = await slack_of(make(bot_token="xoxb-wrong"))
+    assert not healthy
+    assert "PARLEY_SLACK__BOT_TOKEN" in detail
+    assert "xoxb-wrong" not in detail
+    assert await slack_of(SlackSettings()) == []
+
+
+async def test_up_runs_the_app_where_it_can_start(make: Make) -> None:
+    def names(settings: SlackSettings) -> list[str]:
+        return [part.name for part in parts_of(Settings(slack=settings), own_engine=True)]
+
+    assert names(make()) == ["engine", "worker", "web", "slack"]
+    assert names(make(app_token=None)) == ["engine", "worker", "web"]
