@@ -197,9 +197,16 @@ class Administration:
             runs=await self.runs.list(actor.audience.workspace_id, limit=RUNS_SHOWN),
         )
 
-    async def forget(self, member_id: MemberId) -> Forgotten:
-        """Delete what is stored of a person, who alone may ask for it; for good."""
-        return await forget(self.pool, member_id, files_dir=self.files_dir)
+    async def forget(self, audience: Audience) -> Forgotten:
+        """Delete what is stored of the acting person, who alone may ask for it; for good.
+
+        Raises:
+            ValueError: the audience names nobody.
+            StorageUnavailable: nothing was deleted; safe to retry.
+        """
+        if audience.member_id is None:
+            raise ValueError("only a person can be forgotten")
+        return await forget(self.pool, audience.member_id, files_dir=self.files_dir)
 
     def _require(self, actor: Actor) -> None:
         if not actor.administers:

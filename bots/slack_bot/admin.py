@@ -36,7 +36,6 @@ from bots.slack_bot.modals import (
 from bots.slack_bot.mrkdwn import escape
 from engine.errors import EngineError
 from storage.errors import StorageError
-from storage.members import Forgotten
 from storage.runs import Recipe
 
 logger = logging.getLogger(__name__)
@@ -281,17 +280,9 @@ def _status_text(now: Status) -> str:
 
 async def forget_me(command: Command) -> None:
     """`/parley forget-me`: whoever types it is forgotten."""
-    member_id = command.audience.member_id
-    if member_id is None:
-        raise NotAdministrator
-    forgotten = await command.context.administration.forget(member_id)
+    forgotten = await command.context.administration.forget(command.audience)
     await command.ack()
-    await command.reply(forgotten_text(forgotten))
-
-
-def forgotten_text(forgotten: Forgotten) -> str:
-    """What was deleted, for the person."""
-    return str(forgotten)
+    await command.reply(str(forgotten))
 
 
 async def help_(command: Command) -> None:

@@ -14,7 +14,7 @@ from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.slack_bot.admin import administers, forgotten_text, open_settings
+from bots.slack_bot.admin import administers, open_settings
 from bots.slack_bot.blocks import Block, button, section
 from bots.slack_bot.clicks import Click, on_click
 from bots.slack_bot.context import SlackContext
@@ -117,9 +117,9 @@ async def _open_settings(click: Click) -> None:
 
 
 async def _forget(click: Click) -> None:
-    forgotten = await click.context.administration.forget(_member(click.audience))
+    forgotten = await click.context.administration.forget(click.audience)
     await click.done()
-    await click.tell(forgotten_text(forgotten))
+    await click.tell(str(forgotten))
     here = click.origin
     audience = await audience_for(click.context, team=here.team, channel=None, user=here.user)
     await _publish(click.context, click.client, audience, here.team, here.user)

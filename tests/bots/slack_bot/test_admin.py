@@ -131,8 +131,11 @@ async def test_a_model_that_is_not_loaded_is_refused(stage: Stage) -> None:
 
 
 async def open_settings(stage: Stage, admin: Person, channel: Channel) -> dict[str, object]:
-    await stage.slack.command(admin, channel, "/parley", "settings").acknowledged()
-    return await stage.slack.modal(admin, "parley_settings")
+    slack = stage.slack
+    opened = len(slack.world.views)
+    await slack.command(admin, channel, "/parley", "settings").acknowledged()
+    await slack.until(lambda: len(slack.world.views) > opened, "another modal", within_s=10)
+    return await slack.modal(admin, "parley_settings")
 
 
 async def test_the_settings_of_a_channel_are_changed_in_a_modal(stage: Stage) -> None:

@@ -1,5 +1,6 @@
 """Votes under answers: one per person, changeable, confirmed, explained, and nobody else's."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -214,6 +215,18 @@ async def test_a_strangers_click_counts_only_where_everyone_may_ask(
     await slack.click(sam, message, FEEDBACK, side="negative").acknowledged()
     await stage.told(sam, team, "recorded")
     assert await votes(pool) == [(-1, [], None)]
+
+
+async def test_fifty_votes_at_once_are_kept_and_acknowledged_in_time(
+    stage: Stage, pool: Pool
+) -> None:
+    slack = stage.slack
+    people = [slack.add_person(f"Person {number}") for number in range(50)]
+    team = slack.add_channel("team", *people)
+    message, _ = await stage.answered(people[0], team)
+    clicks = [slack.click(person, message, FEEDBACK, side="positive") for person in people]
+    await asyncio.gather(*(click.acknowledged(within_s=3.0) for click in clicks))
+    assert await votes(pool) == [(1, [], None)] * 50
 
 
 async def test_a_slack_that_hangs_delays_neither_vote_nor_ack(stage: Stage, pool: Pool) -> None:
