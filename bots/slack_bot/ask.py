@@ -65,7 +65,7 @@ def register(app: AsyncApp, context: SlackContext) -> None:
                 async with asyncio.timeout(BEFORE_ACK_S):
                     context[_AFTER_ACK] = await _take(slack, client, heard, body)
             except (StorageError, TimeoutError):
-                if _attempt(request) >= LAST_ATTEMPT and (heard.mentioned or heard.asker.direct):
+                if _attempt(request) >= LAST_ATTEMPT and heard.calling:
                     await remark(slack, client, Remark(heard=heard, text=NOT_NOW))
                 raise
         await next()
@@ -84,21 +84,26 @@ async def _take(
     context: SlackContext, client: AsyncWebClient, heard: Heard, body: dict[str, Any]
 ) -> Remark | None:
     """Store what is meant for us; what to say instead where it is not answered."""
-    audience = await audience_for(
-        context, team=heard.asker.team, channel=heard.channel, user=heard.asker.user
+    asker = heard.asker
+    here = await audience_for(
+        context,
+        team=asker.team,
+        channel=heard.channel,
+        user=asker.user if asker.direct else None,
     )
     if heard.files:
         await accept_files(context, body, body["event"])
-    settings = await load(context.places, audience.channel_id)
-    ours = heard.thread_ts is not None and await _is_ours(context, heard, audience)
+    settings = await load(context.places, here.channel_id)
+    ours = heard.thread_ts is not None and await _is_ours(context, heard, here)
     if not _addressed(heard, settings, ours=ours):
         return None
-    person = context.people.known(client, heard.asker.user)
-    refusal = judged(heard.asker, settings, person)
+    refusal = judged(asker, settings, context.people.known(client, asker.user))
     if refusal is not None:
-        return Remark(heard=heard, text=refusal.text) if refusal.text else None
+        # Who was not calling us need not hear that we would not have answered.
+        return Remark(heard=heard, text=refusal.text) if refusal.text and heard.calling else None
     if not heard.text:
-        return None if heard.files else Remark(heard=heard, text=EMPTY)
+        return Remark(heard=heard, text=EMPTY) if heard.calling and not heard.files else None
+    audience = await audience_for(context, team=asker.team, channel=heard.channel, user=asker.user)
     question = Question(
         text=heard.text,
         audience=audience,
@@ -106,15 +111,25 @@ async def _take(
         message_ref=heard.ref,
         author_id=audience.member_id,
     )
-    # Whether the thread is known does not say whether all of it is: without follow-ups we hear
-    # only what mentions us.
-    gap = heard.thread_ts is not None and not (ours and settings.follow_ups)
-    place = place_of(heard) | ({"gap": "yes"} if gap else {})
-    if settings.ephemeral and not heard.asker.direct:
-        place["via"] = "ephemeral"
+    place = place_of(heard) | _notes(heard, settings, ours=ours)
     kind = kind_for(settings.comparison_share, heard.ref)
     await context.turns.accept(question, place=place, kind=kind)
     return None
+
+
+def _notes(heard: Heard, settings: ChannelSettings, *, ours: bool) -> dict[str, str]:
+    """What the turn has to see to before and beside the answer."""
+    notes = {}
+    if settings.ephemeral and not heard.asker.direct:
+        notes["via"] = "ephemeral"
+    # Whether the thread is known does not say whether all of it is: without follow-ups we hear
+    # only what calls us. In direct messages we hear everything.
+    threaded = heard.thread_ts is not None and not heard.asker.direct
+    if threaded and not (ours and settings.follow_ups):
+        notes["gap"] = "yes"
+    if heard.asker.direct and not ours:
+        notes["untitled"] = "yes"
+    return notes
 
 
 async def _is_ours(context: SlackContext, heard: Heard, audience: Audience) -> bool:
@@ -128,7 +143,7 @@ async def _is_ours(context: SlackContext, heard: Heard, audience: Audience) -> b
 
 def _addressed(heard: Heard, settings: ChannelSettings, *, ours: bool) -> bool:
     """Whether it is meant for us."""
-    if heard.asker.direct or heard.mentioned:
+    if heard.calling:
         return True
     if heard.asker.bot or heard.for_others:
         return False  # two bots would answer each other for ever
@@ -152,6 +167,7 @@ def place_of(heard: Heard) -> dict[str, str]:
         "via": "event",
         "bot": "yes" if asker.bot else "",
         "outside": "yes" if asker.outside else "",
+        "calling": "yes" if heard.calling else "",
     }
 
 

@@ -188,6 +188,7 @@ def question_of(command: Command) -> tuple[Question, dict[str, str]]:
         "thread": "",
         "ts": "",
         "via": "command",
+        "calling": "yes",
         "response_url": str(body["response_url"]),
     }
     question = Question(

@@ -41,6 +41,11 @@ class Heard:
         return self.thread_ts or self.ts
 
     @property
+    def calling(self) -> bool:
+        """Whether it calls us: by name, or where nobody else is."""
+        return self.mentioned or self.asker.direct
+
+    @property
     def ref(self) -> str:
         """What names the message, however often and as whatever event it is delivered."""
         return f"{self.app_id}:{self.channel}:{self.ts}"

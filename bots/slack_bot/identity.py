@@ -15,9 +15,11 @@ def is_direct(channel: str) -> bool:
 
 
 async def audience_for(
-    context: SlackContext, *, team: str, channel: str | None, user: str
+    context: SlackContext, *, team: str, channel: str | None, user: str | None
 ) -> Audience:
     """The audience of a person in a channel; without one, or in direct messages, of the person.
+
+    Without a `user` it is the channel's: whoever only speaks where we listen is not stored.
 
     Raises:
         StorageUnavailable: safe to retry.

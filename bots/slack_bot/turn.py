@@ -52,7 +52,7 @@ def prepared(context: SlackContext, deliver: Deliver) -> Deliver:
             if place.get("gap"):
                 await _fill_gap(context, client, pending)
         naming = None
-        if place["channel"] == "" and place["thread"] == place["ts"] != "":
+        if place.get("untitled"):
             naming = asyncio.create_task(_name_thread(context, client, pending), name="title")
         try:
             await deliver(pending)
@@ -94,7 +94,7 @@ async def _refusal(
 
 
 async def _refuse(calls: SlackCalls, place: Mapping[str, str], refusal: Refusal) -> None:
-    if not refusal.text:
+    if not refusal.text or not place.get("calling"):
         return
     thread = {"thread_ts": place["thread"]} if place["thread"] != place["ts"] else {}
     try:

@@ -198,6 +198,30 @@ async def test_an_event_that_cannot_be_stored_at_slacks_last_attempt_is_answered
 # ---------------------------------------------------------------- who may ask
 
 
+async def test_whoever_only_speaks_where_the_app_listens_is_not_stored(
+    slack: SlackServer, ana: Person, team: Channel, pool: Pool
+) -> None:
+    root = slack.say(ana, team, "Good morning")
+    slack.say(ana, team, "Good morning to you", thread=root)
+    await acknowledged(slack)
+    async with pool.connection() as connection:
+        found = await connection.execute("SELECT count(*) FROM members")
+        assert await found.fetchone() == (0,)
+
+
+async def test_outsiders_who_talk_in_a_thread_of_ours_are_left_in_peace(
+    slack: SlackServer, ana: Person, team: Channel
+) -> None:
+    guest = slack.add_person("Guest", guest=True)
+    root = slack.say(ana, team, f"{slack.mention} {QUESTION}")
+    await slack.answer_to(root)
+    said = slack.say(guest, team, QUESTION, thread=root)
+    await acknowledged(slack)
+    await asked_again(slack, ana, team)
+    assert whispered(slack, team, guest) == []
+    assert [each for each in slack.replies(root) if each.ts > said.ts] == []
+
+
 async def test_outsiders_are_told_why_and_bots_are_not(
     slack: SlackServer, ana: Person, team: Channel
 ) -> None:
