@@ -88,6 +88,8 @@ class _Fetcher:
         except NotInstalled:
             logger.info("a file's workspace is gone", extra={"action": "file_dropped"})
             return
+        except SlackClientError as error:
+            raise RetryLater from error
         audience = await audience_for(
             self._context,
             team=place["workspace"],
@@ -107,8 +109,6 @@ class _Fetcher:
         except DocumentRejected as error:
             await status.show(status_post(name, f"Failed: {error.reason}"), final=True)
             await self._files.settle(file.id, None)
-        except DocumentNotFound:
-            logger.info("a followed document is gone", extra={"action": "file_removed"})
         except OUTAGES as error:
             if name and not isinstance(error, RetryLater):
                 waiting = f"Waiting: {replies.reply_to(error).text}"
@@ -245,14 +245,23 @@ class _Fetcher:
     async def _follow(
         self, document_id: DocumentId, audience: Audience, status: FileStatus
     ) -> None:
-        documents = self._context.workplace.documents
-        settled = False
-        changes = follow(document_id, documents=documents, audience=audience, deadline_s=FOLLOW_S)
-        async with aclosing(changes):
-            async for document in changes:
-                settled = document.status in SETTLED
-                post = status_post(document.name, describe(document), document.id)
-                await status.show(post, final=settled)
-        if not settled:
+        """Show how the ingest goes on, until it ends or somebody removes the document."""
+        changes = follow(
+            document_id,
+            documents=self._context.workplace.documents,
+            audience=audience,
+            deadline_s=FOLLOW_S,
+        )
+        document = None
+        try:
+            async with aclosing(changes):
+                async for document in changes:
+                    post = status_post(document.name, describe(document), document.id)
+                    await status.show(post, final=document.status in SETTLED)
+        except DocumentNotFound:
+            if document is not None:  # what was shown last may have come after "removed"
+                await status.show(status_post(document.name, "Removed"), final=True)
+            return
+        if document is not None and document.status not in SETTLED:
             said = f"{describe(document)}. {LONG}"
             await status.show(status_post(document.name, said, document.id), final=True)
