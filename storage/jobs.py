@@ -21,12 +21,10 @@ from storage.errors import (
 )
 from storage.identity import DocumentId, MessageId
 from storage.pool import Connection, Pool
-from storage.queue import GAVE_UP_TIMEOUT_S as GAVE_UP_TIMEOUT_S
-from storage.queue import OUTAGES, Worker, defer
+from storage.queue import OUTAGES, Worker, defer, workers_of
 from storage.queue import STALLED_AFTER_S as STALLED_AFTER_S
 from storage.queue import RetryLater as RetryLater
 from storage.queue import until_stopped as until_stopped
-from storage.queue import worker_count as worker_count
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +171,7 @@ async def run_turns(
         run: works on one question; never called twice at once for the same. `RetryLater` and
             `StorageUnavailable` are waited for without end, any other exception
             `MAX_TURN_ATTEMPTS` times.
-        gave_up: called instead of another attempt; has `GAVE_UP_TIMEOUT_S`.
+        gave_up: called instead of another attempt; has `storage.queue.GAVE_UP_TIMEOUT_S`.
         concurrency: questions that are worked on at once.
 
     Raises:
@@ -197,6 +195,11 @@ async def run_turns(
         delete_jobs="always",  # a failed one names people, and nobody would delete it
     )
     await worker.work()
+
+
+async def worker_count(pool: Pool) -> int:
+    """Processes that ingest documents, of those that gave a sign of life lately."""
+    return await workers_of(pool, queue=QUEUE)
 
 
 def _turn_job(job: Job) -> TurnJob:

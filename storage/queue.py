@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Literal
+from uuid import UUID, uuid4
 
 from procrastinate import App, BaseRetryStrategy, JobContext, PsycopgConnector, RetryDecision
 from procrastinate.exceptions import ProcrastinateException
@@ -86,13 +87,13 @@ async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
         await task
 
 
-async def worker_count(pool: Pool) -> int:
-    """Workers that gave a sign of life lately."""
+async def workers_of(pool: Pool, *, queue: str) -> int:
+    """Workers of a queue that gave a sign of life lately."""
     async with pool.connection() as connection:
         found = await connection.execute(
-            "SELECT count(*) FROM procrastinate_workers"
-            " WHERE last_heartbeat > now() - make_interval(secs => %s)",
-            [STALLED_AFTER_S],
+            "SELECT count(*) FROM queue_workers"
+            " WHERE queue = %s AND seen_at > now() - make_interval(secs => %s)",
+            [queue, STALLED_AFTER_S],
         )
         return int((await one_row(found))[0])
 
@@ -121,6 +122,7 @@ class Worker:
     delete_jobs: Literal["successful", "always"]
     running: set[int] = field(default_factory=set)
     ended: dict[int, float] = field(default_factory=dict)
+    id: UUID = field(default_factory=uuid4)
 
     async def work(self) -> None:
         """Work until cancelled.
@@ -153,6 +155,8 @@ class Worker:
                 recovery.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await recovery
+                with contextlib.suppress(StorageUnavailable):
+                    await self._sign_off()
         # It ends by itself only where its listener or its heartbeat lost the database.
         raise StorageUnavailable("the queue's connection was lost")
 
@@ -198,6 +202,7 @@ class Worker:
         """Queue again what killed workers were doing; at the start and ever after."""
         while True:
             try:
+                await self._give_sign_of_life()
                 for job in await app.job_manager.get_stalled_jobs(
                     queue=self.queue, seconds_since_heartbeat=STALLED_AFTER_S
                 ):
@@ -209,6 +214,22 @@ class Worker:
             except Exception:
                 logger.exception("recovery failed", extra={"action": "recovery_failed"})
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def _give_sign_of_life(self) -> None:
+        async with self.pool.connection() as connection:
+            await connection.execute(
+                "INSERT INTO queue_workers (id, queue) VALUES (%s, %s)"
+                " ON CONFLICT (id) DO UPDATE SET seen_at = now()",
+                [self.id, self.queue],
+            )
+
+    async def _sign_off(self) -> None:
+        """Leave, and clear away those who never did."""
+        async with self.pool.connection() as connection:
+            await connection.execute(
+                "DELETE FROM queue_workers WHERE id = %s OR seen_at < now() - interval '1 day'",
+                [self.id],
+            )
 
     async def _recover(self, app: App, job: Job) -> None:
         if await self._count_failure(job) < self.max_attempts:

@@ -16,7 +16,7 @@ from storage.conversations import Conversations
 from storage.embedded import EmbeddedPostgres
 from storage.errors import StorageUnavailable
 from storage.identity import Identities, Keys, MessageId
-from storage.jobs import STALLED_AFTER_S, RetryLater, TurnJob, defer_again, run_turns
+from storage.jobs import STALLED_AFTER_S, RetryLater, TurnJob, defer_again, run_turns, worker_count
 from storage.migrate import migrate
 from storage.pool import Pool, open_pool
 from storage.settings import DatabaseSettings
@@ -98,6 +98,7 @@ async def test_questions_are_worked_on_at_once_and_told_where_and_what(
 
     async with working(pool, run):
         await no_job_left(pool)
+        assert await worker_count(pool) == 0  # who answers questions reads no documents
     assert {job.message_id for job in seen} == ids and len(seen) == 3
     assert {(job.kind, job.place["channel"], job.attempt) for job in seen} == {("answer", "C1", 0)}
 
