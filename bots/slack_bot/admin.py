@@ -168,7 +168,7 @@ async def _submitted(
 ) -> None:
     try:
         async with asyncio.timeout(ACK_S):
-            origin = Origin.load(view["private_metadata"])
+            origin = Origin.load(view.get("private_metadata", ""))
             audience = await audience_of_submission(context, origin, body)
             wanted = read_settings(view)
             admin = await administers(context, client, team=origin.team, user=origin.user)
@@ -180,7 +180,7 @@ async def _submitted(
     except (NotAdministrator, NoChannel) as error:
         await ack(response_action="update", view=notice_view(str(error)))
         return
-    except (KeyError, ValueError, StorageError, TimeoutError) as error:
+    except (ValueError, StorageError, TimeoutError) as error:
         await refuse_submission(ack, error, block_id="comparison_share")
         return
     await ack()

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import aiohttp
 from slack_bolt.async_app import AsyncAck, AsyncApp
+from slack_bolt.request.internals import extract_team_id
 from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
@@ -158,7 +159,7 @@ def origin_of(body: Mapping[str, Any], *, answer_id: str = "") -> Origin:
     container = body.get("container") or {}
     message = body.get("message") or {}
     return Origin(
-        team=str((body.get("team") or {}).get("id") or body["user"]["team_id"]),
+        team=extract_team_id(dict(body)) or str(body["user"]["team_id"]),
         channel=str((body.get("channel") or {}).get("id") or container.get("channel_id") or ""),
         user=str(body["user"]["id"]),
         message_ts=str(container.get("message_ts") or message.get("ts") or ""),
@@ -198,7 +199,7 @@ def sentence_for(error: BaseException) -> str:
     """What to tell somebody whose click ended in `error`; never its internals."""
     if isinstance(error, Outsider):
         return OUTSIDERS
-    if isinstance(error, NotFound | ValueError | KeyError):
+    if isinstance(error, NotFound | ValueError):
         return NOT_HERE
     return commands.sentence_for(error)
 

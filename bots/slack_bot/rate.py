@@ -66,7 +66,9 @@ def register(app: AsyncApp, context: SlackContext) -> None:
 
 async def _vote(click: Click) -> None:
     thumb, _, text = click.value.partition(":")
-    value, answer_id = _VALUES[thumb], AnswerId(UUID(text))
+    value, answer_id = _VALUES.get(thumb), AnswerId(UUID(text))
+    if value is None:
+        raise ValueError("a vote is up or down")
     outcome = await click.context.feedback.vote(
         answer_id=answer_id, audience=click.audience, value=value
     )
@@ -119,11 +121,11 @@ async def _submitted(
     """Store what the modal says, before it closes: what was typed is lost otherwise."""
     try:
         async with asyncio.timeout(ACK_S):
-            origin = Origin.load(view["private_metadata"])
+            origin = Origin.load(view.get("private_metadata", ""))
             audience = await audience_of_submission(context, origin, body)
             criticism = read_criticism(view)
             await _store(context, AnswerId(UUID(origin.answer_id)), audience, criticism)
-    except (KeyError, ValueError, StorageError, TimeoutError) as error:
+    except (ValueError, StorageError, TimeoutError) as error:
         await refuse_submission(ack, error, block_id="better")
         return
     await ack()
