@@ -143,3 +143,43 @@ async def test_a_private_answer_is_seen_by_the_asker_until_it_is_shared(
     shared = await slack.answer_to(asked)
     assert LEAVE in shared.seen and "handbook.md" in shared.seen
     assert shared.thread_ts == asked.ts
+
+
+async def test_a_private_answer_can_be_asked_again_and_stays_private(
+    slack: SlackServer, team: Channel, ana: Person, pool: Pool, audience: AudienceOf
+) -> None:
+    await save_settings(pool, audience, team, ana, ephemeral=True)
+    asked = slack.say(ana, team, f"{slack.mention} {QUESTION}")
+
+    def private() -> list[Message]:
+        return [m for m in slack.ephemerals(team, ana) if "parley_share" in m.elements]
+
+    (first,) = await slack.until(private, "a private answer")
+    await slack.click(ana, first, "parley_regenerate").acknowledged()
+    await slack.until(lambda: len(private()) == 2, "another private answer")
+    assert slack.replies(asked) == []
+    await slack.click(ana, first, "parley_share").acknowledged()
+    await slack.until(
+        lambda: any("newer answer" in m.seen for m in slack.ephemerals(team, ana)), "a hint"
+    )
+    assert slack.replies(asked) == []
+
+
+async def test_a_direct_answer_can_be_asked_again_and_rated(
+    slack: SlackServer, team: Channel, ana: Person
+) -> None:
+    direct = slack.direct(ana)
+    asked = slack.say(ana, direct, QUESTION)
+    answer = await slack.answer_to(asked)
+    first = answer.elements["parley_feedback"]["positive_button"]["value"]
+    await slack.click(ana, answer, "parley_regenerate").acknowledged()
+
+    def replaced() -> bool:
+        rating = answer.elements.get("parley_feedback")
+        return rating is not None and rating["positive_button"]["value"] != first
+
+    await slack.until(replaced, "another answer")
+    await slack.click(ana, answer, "parley_feedback", side="positive").acknowledged()
+    await slack.until(
+        lambda: any("recorded" in m.seen for m in slack.ephemerals(direct, ana)), "a vote"
+    )
