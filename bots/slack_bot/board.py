@@ -6,6 +6,7 @@ metadata, and is found by that; a stream is found by its stop button.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ AWAY_PAUSE_S = 1.0
 GONE = frozenset(
     {
         *("channel_not_found", "is_archived", "not_in_channel", "user_not_in_channel"),
-        *("token_revoked", "token_expired", "invalid_auth", "not_authed", "account_inactive"),
+        *("token_revoked", "invalid_auth", "not_authed", "account_inactive"),
         *("restricted_action", "user_not_found", "missing_scope", "ekm_access_denied"),
     }
 )
@@ -104,9 +105,13 @@ class Board:
         self._ts = {each.part: each.ref.rpartition(":")[2] for each in posted}
         self.finished = bool(posted) and all(each.finished for each in posted)
         if again and not self.finished:
-            for part, ts in (await self._found()).items():
-                if part not in self._ts:
-                    await self.remember(part, ts)
+            await self.recover()
+
+    async def recover(self) -> None:
+        """Find in Slack what was posted and not remembered."""
+        for part, ts in (await self._found()).items():
+            if part not in self._ts:
+                await self.remember(part, ts)
 
     @property
     def empty(self) -> bool:
@@ -185,7 +190,8 @@ class Board:
             await self._update(ts, content, priority)
         except SlackRefused as error:
             if error.code == "streaming_state_conflict":
-                await self.calls.stop_stream(channel=self.place.channel, ts=ts)
+                with contextlib.suppress(SlackRefused):  # it ended meanwhile
+                    await self.calls.stop_stream(channel=self.place.channel, ts=ts)
                 await self._update(ts, content, priority)
             elif error.code in _LOST:
                 await self._post(part, content, priority)
@@ -227,7 +233,11 @@ class Board:
         """The messages in Slack that belong to this question, the newest of each part."""
         if not self.place.thread_ts:
             return {}
-        messages = await self.calls.thread(channel=self.place.channel, ts=self.place.thread_ts)
+        try:
+            messages = await self.calls.thread(channel=self.place.channel, ts=self.place.thread_ts)
+        except SlackRefused as error:  # no reason to be silent
+            logger.warning("a thread is unreadable: %s", error, extra={"action": "not_recovered"})
+            return {}
         parts = ((_part_of(message, str(self.message_id)), message) for message in messages)
         return {part: str(message["ts"]) for part, message in parts if part is not None}
 

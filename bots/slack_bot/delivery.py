@@ -69,7 +69,7 @@ class SlackDelivery:
         """Show a turn, until its answer stands there or is known to come later.
 
         Raises:
-            RetryLater: Slack does not answer; the turn is to be delivered again.
+            RetryLater: Slack does not answer, or the token ran out; to be delivered again.
         """
         begun = perf_counter()
         try:
@@ -78,6 +78,8 @@ class SlackDelivery:
                 return
             shown = await self._show(turn, board)
         except SlackRefused as error:
+            if error.code == "token_expired":  # the next attempt has a new one
+                raise RetryLater from error
             if error.code not in GONE:
                 raise
             logger.warning("an answer has no place: %s", error, extra={"action": "place_gone"})

@@ -153,6 +153,8 @@ class StreamedScreen:
                 return
             except (SlackRefused, SlackAway) as error:
                 self._break(error)
+                if not self._ts and isinstance(error, SlackAway):
+                    await self._board.recover()  # it may have started
         if self._edited is not None:
             await self._edited.writing(text)
 

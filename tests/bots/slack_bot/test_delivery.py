@@ -396,6 +396,20 @@ async def test_a_message_that_nobody_remembers_is_found_by_its_metadata(team: Ta
     assert reply.seen == "Yes."
 
 
+async def test_without_the_right_to_read_the_thread_the_answer_comes_all_the_same(
+    team: Talk,
+) -> None:
+    team.slack.fail("conversations.replies", error="missing_scope", times=None)
+    await team.deliver(searching(team), await team.answered("Yes."), attempt=1)
+    assert [reply.seen for reply in team.replies] == ["Yes."]
+
+
+async def test_a_token_that_ran_out_puts_the_turn_off(team: Talk) -> None:
+    team.slack.fail("chat.postMessage", error="token_expired", times=None)
+    with pytest.raises(RetryLater):
+        await team.deliver(await team.answered("Yes."))
+
+
 async def test_an_engine_that_is_down_is_said_once_and_becomes_the_answer(team: Talk) -> None:
     down = Delayed(reply=Reply(text="The model does not answer right now.", retryable=True))
     await team.deliver(searching(team), down)
@@ -521,6 +535,19 @@ async def test_where_slack_does_not_stream_the_answer_is_edited(alone: Talk) -> 
     )
     [reply] = alone.replies
     assert reply.seen.startswith("Twenty-five days.")
+
+
+async def test_a_stream_whose_start_got_no_answer_is_found_and_completed(alone: Talk) -> None:
+    alone.slack.fail("chat.startStream", status=502, after=True)
+    await alone.deliver(
+        searching(alone),
+        TextDelta(text="Twenty-five "),
+        alone.shows("Twenty-five"),
+        await alone.answered("Twenty-five days."),
+    )
+    [reply] = alone.replies
+    assert reply.seen.startswith("Twenty-five days.")
+    assert FEEDBACK_ACTION in reply.elements
 
 
 async def test_an_answer_that_differs_from_its_stream_replaces_it(alone: Talk) -> None:
