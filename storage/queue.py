@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -98,6 +98,19 @@ async def workers_of(pool: Pool, *, queue: str) -> int:
         return int((await one_row(found))[0])
 
 
+async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float) -> None:
+    """Cancel tasks until they have ended.
+
+    Why not once: in Python 3.11 `asyncio.wait_for`, which the driver waits by, swallows a
+    cancellation that comes at the moment of a result.
+    """
+    running = {task for task in tasks if not task.done()}
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=again_after_s)
+
+
 @dataclass(kw_only=True)
 class Worker:
     """Takes the jobs of one queue, whatever they are.
@@ -152,9 +165,7 @@ class Worker:
             except ProcrastinateException as error:
                 raise StorageUnavailable(str(error.__cause__ or error)) from error
             finally:
-                recovery.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await recovery
+                await end([recovery], again_after_s=0.2)
                 with contextlib.suppress(StorageUnavailable):
                     await self._sign_off()
         # It ends by itself only where its listener or its heartbeat lost the database.

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 from pydantic import SecretStr
@@ -37,12 +37,15 @@ from storage.installations import Installations
 from storage.jobs import until_stopped
 from storage.members import Members
 from storage.places import Places
+from storage.queue import end
 from storage.runs import Runs
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+STOP_AGAIN_S = 4.0
+"""Longer than a worker needs for a clean stop."""
 START_ATTEMPTS = 4
 START_PAUSE_S = 1.0
 """Before the second attempt to reach Slack; it doubles."""
@@ -82,25 +85,25 @@ async def _serve(settings: Settings, opened: _Opened, url: str | None) -> None:
     async with contextlib.AsyncExitStack() as stack:
         if slack.mode == "http" or slack.oauth:
             await stack.enter_async_context(serving(app, opened.workspaces, slack))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(context.turns.run(prepared(context, delivery.deliver)), name="turns")
-            group.create_task(serve_files(context), name="files")
-            group.create_task(
-                purge_for_ever(
-                    context,
-                    grace_days=slack.uninstall_grace_days,
-                    files_dir=settings.home / "files",
-                ),
-                name="purge",
+        files_dir = settings.home / "files"
+        work: list[Coroutine[Any, Any, None]] = [
+            context.turns.run(prepared(context, delivery.deliver)),
+            serve_files(context),
+            purge_for_ever(context, grace_days=slack.uninstall_grace_days, files_dir=files_dir),
+        ]
+        if slack.mode == "socket":
+            watchdog = Watchdog(
+                app=app,
+                app_token=_value(slack.app_token),
+                web_client=opened.workspaces.client,
+                settings=slack,
             )
-            if slack.mode == "socket":
-                watchdog = Watchdog(
-                    app=app,
-                    app_token=_value(slack.app_token),
-                    web_client=opened.workspaces.client,
-                    settings=slack,
-                )
-                group.create_task(watchdog.run(url), name="socket")
+            work.append(watchdog.run(url))
+        tasks = [asyncio.create_task(each) for each in work]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            await end(tasks, again_after_s=STOP_AGAIN_S)
 
 
 def _open(
