@@ -28,6 +28,7 @@ from bots.slack_bot.context import SlackContext
 from bots.slack_bot.gate import OUTSIDERS
 from bots.slack_bot.identity import audience_for, audience_of
 from bots.slack_bot.modals import Origin, notice_view
+from bots.slack_bot.web_api import SlackRefused
 from storage.errors import DiskFull, NotFound, StorageError, StorageUnavailable
 from storage.identity import Audience
 
@@ -223,7 +224,7 @@ async def _tell_failure(
         exc_info=None if expected else error,
         extra={"action": "click_failed"},
     )
-    with contextlib.suppress(KeyError, SlackClientError, TimeoutError):
+    with contextlib.suppress(KeyError, SlackClientError, TimeoutError, aiohttp.ClientError):
         await _tell_clicker(context, client, body, sentence_for(error))
 
 
@@ -234,12 +235,19 @@ async def _tell_clicker(
     text: str,
     blocks: Sequence[Block] | None = None,
 ) -> None:
-    """In the channel; a click in the App Home, which has none, is answered by a modal."""
+    """In the channel; a click in the App Home, which has none, is answered by a modal.
+
+    Where the app is no member of the channel, which a command may be used in, the click's own
+    address takes the word.
+    """
     origin = origin_of(body)
-    if origin.channel:
-        await tell(context, client, origin, text, blocks)
-    else:
+    if not origin.channel:
         await context.calls(client).open_view(trigger_id=body["trigger_id"], view=notice_view(text))
+        return
+    try:
+        await tell(context, client, origin, text, blocks)
+    except SlackRefused:
+        await commands.respond(client, body["response_url"], text, blocks)
 
 
 async def _refuse_outsiders(

@@ -241,6 +241,19 @@ async def test_a_slack_that_hangs_delays_neither_vote_nor_ack(stage: Stage, pool
     assert await votes(pool) == [(-1, [], None)]
 
 
+async def test_a_vote_is_confirmed_where_the_app_may_not_write(stage: Stage, pool: Pool) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    message, _ = await stage.answered(ana, team)
+    slack.fail("chat.postEphemeral", error="not_in_channel")
+    await slack.click(ana, message, FEEDBACK, side="positive").acknowledged()
+    told = await stage.told(ana, team, "recorded")
+    assert "parley_withdraw" in told.elements
+    assert len(slack.response_calls) == 1
+    assert "parley_feedback" in message.elements, "the answer stays as it is"
+
+
 async def test_a_vote_that_cannot_be_stored_is_acknowledged_and_said(
     stage: Stage, pool: Pool
 ) -> None:
