@@ -85,6 +85,7 @@ class SlackDelivery:
             logger.warning("an answer has no place: %s", error, extra={"action": "place_gone"})
             return
         except (SlackClientError, TimeoutError) as error:
+            self._told.discard(turn.message_id)  # perhaps nobody read it
             logger.warning("Slack is away: %s", error, extra={"action": "slack_away"})
             raise RetryLater from error
         if shown:

@@ -76,7 +76,7 @@ def assert_postable(post: Post) -> None:
 @given(st.lists(hostile, min_size=1, max_size=6), st.integers(1, 1500))
 @settings(max_examples=60, deadline=None)
 def test_every_answer_fits_every_limit_and_keeps_its_words(parts: list[str], repeat: int) -> None:
-    text = "\n\n".join(parts) + " word" * repeat
+    text = "\n\n".join(parts) + "\n\n" + "word " * repeat  # not on a fence's line: languages go
     posts = answer_posts(an_answer(text), links={}, in_channel=True)
     for post in posts:
         assert_postable(post)

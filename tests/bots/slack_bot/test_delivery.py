@@ -423,6 +423,16 @@ async def test_an_engine_that_is_down_is_said_once_and_becomes_the_answer(team: 
     assert [message.seen for message in team.replies] == ["Yes."]
 
 
+async def test_a_delay_that_could_not_be_shown_is_said_at_the_next_attempt(team: Talk) -> None:
+    down = Delayed(reply=Reply(text="The model does not answer right now.", retryable=True))
+    away = [team.slack.fail("chat.update", status=503, times=None)]
+    with pytest.raises(RetryLater):
+        await team.deliver(searching(team), team.shows("Searching"), down)
+    away[0].stop()
+    await team.deliver(searching(team), down, attempt=1)
+    assert [reply.seen for reply in team.replies] == ["The model does not answer right now."]
+
+
 async def test_another_answer_takes_the_place_of_the_first(team: Talk) -> None:
     long = "\n\n".join(f"Paragraph {n}, which is not short at all." for n in range(200))
     await team.deliver(await team.answered(long))
