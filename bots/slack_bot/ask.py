@@ -89,7 +89,7 @@ async def _take(
         context,
         team=asker.team,
         channel=heard.channel,
-        user=asker.user if asker.direct else None,
+        user=asker.user if heard.calling else None,
     )
     if heard.files:
         await accept_files(context, body, body["event"])
@@ -103,7 +103,11 @@ async def _take(
         return Remark(heard=heard, text=refusal.text) if refusal.text and heard.calling else None
     if not heard.text:
         return Remark(heard=heard, text=EMPTY) if heard.calling and not heard.files else None
-    audience = await audience_for(context, team=asker.team, channel=heard.channel, user=asker.user)
+    audience = here
+    if not heard.calling:
+        audience = await audience_for(
+            context, team=asker.team, channel=heard.channel, user=asker.user
+        )
     question = Question(
         text=heard.text,
         audience=audience,

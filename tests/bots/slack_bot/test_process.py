@@ -17,6 +17,7 @@ from bots.slack_bot import process
 from bots.slack_bot.process import require_way_in, run, verify, web_client
 from bots.supervisor import parts_of
 from engine.errors import SettingsInvalid
+from tests.bots.slack_bot.slack_process import SlackProcess
 from tests.fakes.slack_server import SlackServer
 
 CHECKOUT = Path(__file__).parents[3]
@@ -136,6 +137,14 @@ async def test_the_command_ends_with_78_and_one_sentence_for_a_bad_token(
     assert child.returncode == 78
     assert said.decode().strip().splitlines()[-1].startswith("Slack refuses the token in PARLEY_")
     assert b"Traceback" not in said
+
+
+async def test_a_stop_that_comes_right_after_the_start_is_clean(
+    slack_process: SlackProcess,
+) -> None:
+    for _ in range(3):
+        await slack_process.start()
+        assert await slack_process.stop() == 0
 
 
 async def test_check_shows_slack_only_where_it_is_set_up_and_says_what_is_wrong(
