@@ -6,6 +6,7 @@ real. The model's words and their times are chosen by each test.
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -73,11 +74,7 @@ async def team(slack: SlackServer, ana: Person, know: Know) -> Channel:
 
 def rated(slack: SlackServer, asked: Message) -> list[Message]:
     """The finished answers to a question."""
-    return [
-        reply
-        for reply in slack.replies(asked)
-        if any(block["type"] == "context_actions" for block in reply.blocks)
-    ]
+    return [reply for reply in slack.replies(asked) if "context_actions" in _kinds(reply)]
 
 
 async def settled(slack: SlackServer, pool: Pool) -> None:
@@ -154,6 +151,36 @@ async def test_what_no_document_says_is_said_plainly(
         "a plain no",
     )
     assert model.begun == 0
+
+
+async def test_a_shared_file_is_read_and_the_answer_links_to_it(
+    slack: SlackServer, app: SlackProcess, ana: Person
+) -> None:
+    room = slack.add_channel("room", ana)
+    worker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bots", "worker"), cwd=CHECKOUT, env=app.environment
+    )
+    try:
+        file, shared = slack.share_file(ana, room, "handbook.md", HANDBOOK.encode())
+        await slack.until(
+            lambda: any("Ready" in reply.seen for reply in slack.replies(shared)), "it is read"
+        )
+        assert slack.file_host.downloads == [(file.id, 200)]
+        asked = slack.say(ana, room, f"{slack.mention} {QUESTION}")
+        answer = await the_answer(slack, asked)
+        assert file.permalink in answer.seen
+        elsewhere = slack.add_channel("elsewhere", ana)
+        foreign = slack.say(ana, elsewhere, f"{slack.mention} {QUESTION}")
+        [reply] = await slack.until(lambda: slack.replies(foreign), "a reply")
+        await slack.until(lambda: "context_actions" in _kinds(reply), "which is final")
+        assert LEAVE not in reply.seen
+    finally:
+        worker.terminate()
+        await worker.wait()
+
+
+def _kinds(message: Message) -> set[str]:
+    return {block["type"] for block in message.blocks}
 
 
 # ---------------------------------------------------------------- acks and crashes
