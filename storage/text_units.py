@@ -22,8 +22,8 @@ MAX_ABBREVIATION_LETTERS = 3
 SLICE_CHARACTERS = 24
 """First cut through a run without spaces: about eight tokens in any script."""
 
-_FLAG_LETTERS = ("\U0001f1e6", "\U0001f1ff")
-"""Regional indicators: two of them are one flag."""
+_FLAGS = re.compile("[\U0001f1e6-\U0001f1ff]+")
+"""Regional indicators: each two of them are one flag."""
 _SKIN_TONES = ("\U0001f3fb", "\U0001f3ff")
 _CLOSERS = r"""["'”’»›)\]}」』】〉》）]*"""
 _BOUNDARY = re.compile(
@@ -86,22 +86,23 @@ def character_spans(text: str, span: Span) -> list[Span]:
 def _slices(text: str, span: Span, length: int) -> list[Span]:
     cuts = []
     cut = span[0] + length
+    halves = {
+        at
+        for flags in _FLAGS.finditer(text, *span)
+        for at in range(flags.start() + 1, flags.end(), 2)
+    }
     while cut < span[1]:
-        while cut < span[1] and _joins(text, cut) and cut - span[0] < 10_000:
+        while cut < span[1] and cut - span[0] < 10_000:
+            if cut not in halves and not _joins(text[cut - 1], text[cut]):
+                break
             cut += 1
         cuts.append(cut)
         cut += length
     return _tiles(cuts, span)
 
 
-def _joins(text: str, at: int) -> bool:
-    """Whether a character modifies the one before it: marks, joiners, tones, the half of a flag."""
-    before, character = text[at - 1], text[at]
-    if _FLAG_LETTERS[0] <= character <= _FLAG_LETTERS[1]:
-        start = at
-        while start > 0 and _FLAG_LETTERS[0] <= text[start - 1] <= _FLAG_LETTERS[1]:
-            start -= 1
-        return (at - start) % 2 == 1
+def _joins(before: str, character: str) -> bool:
+    """Whether a character modifies the one before it: marks, joiners, tones of skin."""
     return (
         unicodedata.category(character).startswith("M")
         or "\u200d" in (before, character)
