@@ -27,6 +27,10 @@ PRIOR_CHUNKS = 30
 """Chunks without any of the words, added to every collection, so that words have a rarity even
 where there is one chunk. Collections of 1 to 40 XQuAD passages: answerable questions pass 98 % of
 the time instead of 91 %."""
+EXACT_VECTORS = 5
+"""So many times `exact_below` chunks have their vectors compared without the index, cheaper than
+BM25. Of 10,000 readable chunks among 100,000 it finds all of the ten nearest, where the index finds
+95 %, and p95 falls by a fifth."""
 
 _LONGEST_USUAL_WORD = 20
 _COMMENT = re.compile(r"\s*--[^\n]*")
@@ -150,6 +154,7 @@ def _statement(settings: SearchSettings) -> bytes:
         .format(
             term_space=TERM_SPACE,
             prior_chunks=PRIOR_CHUNKS,
+            exact_vectors_below=EXACT_VECTORS * settings.exact_below,
             **settings.model_dump(exclude={"threshold"}),
         )
         .encode()

@@ -43,13 +43,24 @@ WITH size AS MATERIALIZED (
             AND chunk_terms.scope_id = ANY(%(scopes)s)
           LIMIT {exact_below}) t ON t.chunk_id = v.chunk_id
 ), near AS MATERIALIZED (
-    SELECT v.chunk_id
-    FROM chunk_vectors v JOIN documents d ON d.id = v.document_id AND d.visible = v.version
-    WHERE (SELECT visible FROM size) > {exact_below}
-      -- The addition hides the scopes' own index: here only the vector index is fast.
-      AND (v.scope_id = ANY(%(scopes)s)) IS NOT FALSE
-    ORDER BY v.embedding <=> %(vector)s::vector
-    LIMIT {candidates}
+    (SELECT v.chunk_id
+     FROM chunk_vectors v JOIN documents d ON d.id = v.document_id AND d.visible = v.version
+     WHERE (SELECT visible FROM size) > {exact_vectors_below}
+       -- The addition hides the scopes' own index: here only the vector index is fast.
+       AND (v.scope_id = ANY(%(scopes)s)) IS NOT FALSE
+     ORDER BY v.embedding <=> %(vector)s::vector
+     LIMIT {candidates})
+    UNION ALL
+    -- A middling share: the vector index would walk past ten strangers for each readable chunk.
+    (SELECT chunk_id
+     FROM (SELECT chunk_id, embedding <=> %(vector)s::vector AS distance
+           FROM chunk_vectors JOIN documents d ON d.id = document_id AND d.visible = version
+           WHERE (SELECT visible FROM size) > {exact_below}
+             AND (SELECT visible FROM size) <= {exact_vectors_below}
+             AND chunk_vectors.scope_id = ANY(%(scopes)s)
+           LIMIT {exact_vectors_below}) v
+     ORDER BY distance
+     LIMIT {candidates})
 ), matching AS MATERIALIZED (
     SELECT t.chunk_id
     FROM (SELECT chunk_id, document_id, version, bm25 FROM chunk_terms

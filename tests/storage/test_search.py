@@ -14,9 +14,16 @@ from tests.storage.conftest import Finds, Puts, Team
 
 NO_EXACT_SCAN = SearchSettings(exact_below=0)
 """Takes the way of large collections: both indexes."""
+EXACT_VECTORS_ONLY = SearchSettings(exact_below=8)
+"""The way between: for the 31 chunks below, exact vectors and the index of words."""
+WAYS = pytest.mark.parametrize(
+    "settings",
+    [SearchSettings(), EXACT_VECTORS_ONLY, NO_EXACT_SCAN],
+    ids=["exact", "exact vectors", "indexes"],
+)
 
 
-@pytest.mark.parametrize("settings", [SearchSettings(), NO_EXACT_SCAN], ids=["exact", "indexes"])
+@WAYS
 async def test_the_best_chunk_comes_first_and_scores_fall(
     put: Puts, find: Finds, team: Team, settings: SearchSettings
 ) -> None:
@@ -29,7 +36,7 @@ async def test_the_best_chunk_comes_first_and_scores_fall(
     assert scores == sorted(scores, reverse=True) and len(hits) == 5
 
 
-@pytest.mark.parametrize("settings", [SearchSettings(), NO_EXACT_SCAN], ids=["exact", "indexes"])
+@WAYS
 async def test_an_audience_with_one_chunk_among_many_finds_it(
     put: Puts, find: Finds, team: Team, settings: SearchSettings
 ) -> None:
