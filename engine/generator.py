@@ -59,6 +59,10 @@ class Draw:
         }
 
 
+def _listen_no_more(_index: int, _token: int, _last: bool) -> bool:
+    return True
+
+
 class Generator:
     """One loaded chat model; `generate` may be called from `replicas` threads at once.
 
@@ -180,6 +184,7 @@ class Generator:
     ) -> None:
         running = len(prompts)
         prompt_read = False
+        prompt_cores = self._prompt_cores
 
         def step(result: ctranslate2.GenerationStepResult) -> bool:
             nonlocal running, prompt_read
@@ -189,17 +194,22 @@ class Generator:
             ends = on_token(result.batch_id, result.token_id, result.is_last)
             running -= ends or result.is_last
             if not running:
-                use_cores(1 if crowded() else self._prompt_cores)
+                use_cores(1 if crowded() else prompt_cores)
             return ends
 
-        model.generate_batch(
-            list(prompts),
-            max_length=max_tokens,
-            end_token=self._end_tokens,
-            include_prompt_in_result=False,
-            callback=step,
-            **draw.options,
-        )
+        try:
+            model.generate_batch(
+                list(prompts),
+                max_length=max_tokens,
+                end_token=self._end_tokens,
+                include_prompt_in_result=False,
+                callback=step,
+                **draw.options,
+            )
+        finally:
+            # CTranslate2's thread lets go of `step` a moment after this call's end. If that were
+            # the last way to a model being unloaded, its thread would have to join itself: abort.
+            on_token, crowded = _listen_no_more, bool
 
     def is_end(self, token_id: int) -> bool:
         """Whether a token ends an answer and is no part of its text."""

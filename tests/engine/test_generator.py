@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import engine.generator
+from engine import cores as engine_cores
 from engine.generator import Draw, Generator
 
 
@@ -14,8 +14,7 @@ def test_a_thread_with_more_work_to_do_reads_its_next_prompt_on_one_core(
 ) -> None:
     told: list[int] = []
     generator = Generator.load(tiny_model_dir, replicas=2)
-    real = engine.generator.use_cores
-    monkeypatch.setattr(engine.generator, "use_cores", lambda n: (told.append(n), real(n)))
+    monkeypatch.setattr(engine_cores, "_setter", told.append)
     prompt = generator.tokenizer.encode("one two three")
     ended: list[int] = []
 
@@ -33,3 +32,17 @@ def test_a_thread_with_more_work_to_do_reads_its_next_prompt_on_one_core(
     )
     assert told[0] == 1  # decoding
     assert told[-1] == (cores if generator._prompt_cores == 2 else 1)
+
+
+def test_a_model_may_be_dropped_right_after_its_last_answer(tiny_model_dir: Path) -> None:
+    for _ in range(100):
+        generator = Generator.load(tiny_model_dir, replicas=2)
+        prompt = generator.tokenizer.encode("one two three")
+
+        def on_token(
+            _index: int, token: int, _last: bool, generator: Generator = generator
+        ) -> bool:
+            return generator.is_end(token)  # keeps the generator, as a job does
+
+        generator.generate([prompt], max_tokens=2, draw=Draw(), on_token=on_token)
+        del generator, on_token
