@@ -172,7 +172,8 @@ class _Fetcher:
         name: str,
         place: Mapping[str, str],
     ) -> DocumentId:
-        await status.show(status_post(name, "Queued"))
+        if file.status_ref is None:  # else it says already why it waits
+            await status.show(status_post(name, "Queued"))
         try:
             async with self._downloads:
                 document = await self._store(client, file, audience, name, place)

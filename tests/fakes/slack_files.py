@@ -52,6 +52,8 @@ class FileHost:
         if not allowed or file.served == "html":
             page = web.Response(text=LOGIN_PAGE, content_type="text/html")
             return self._note(request, page)
+        if file.served == "away":
+            return self._note(request, web.Response(status=503))
         if file.served == "redirect":
             return self._note(
                 request, web.Response(status=302, headers={"Location": file.redirect_to})

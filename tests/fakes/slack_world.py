@@ -260,7 +260,7 @@ class SlackFile:
     external: bool = False
     deleted: bool = False
     size: int | None = None
-    served: Literal["content", "html", "redirect", "endless"] = "content"
+    served: Literal["content", "html", "redirect", "endless", "away"] = "content"
     redirect_to: str = ""
 
     def wire(self) -> Json:

@@ -331,6 +331,49 @@ async def test_a_status_that_slack_refuses_does_not_keep_the_file_out(stage: Fil
     assert slack.replies(shared) == []
 
 
+async def test_a_file_that_slack_does_not_hand_out_is_waited_for(stage: Filing) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    async with stage.fetching(), stage.ingesting():
+        file, shared = slack.share_file(ana, team, "plan.txt", PLAN, served="away")
+        waiting = await stage.status(shared, "Slack does not hand it out yet")
+        file.served = "content"
+        assert (await stage.status(shared, "Ready")).ts == waiting.ts
+
+
+async def test_a_file_that_never_comes_is_given_up_after_an_hour(stage: Filing, pool: Pool) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    _, shared = slack.share_file(ana, team, "plan.txt", PLAN, served="away")
+    await slack.sockets.deliveries[-1].acknowledged()
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE shared_files SET created_at = now() - interval '2 hours'")
+    async with stage.fetching():
+        await stage.status(shared, "Failed: Slack did not hand it out for an hour")
+
+
+async def test_a_bug_ends_in_a_plain_sentence(
+    stage: Filing, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("storage.shared_files.MAX_FILE_ATTEMPTS", 1)
+    monkeypatch.setattr(stage.context.workplace.documents, "add", broken)
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    async with stage.fetching():
+        _, shared = slack.share_file(ana, team, "plan.txt", PLAN)
+        await stage.status(shared, "Failed: something went wrong on our side")
+    assert len(slack.replies(shared)) == 1
+    async with pool.connection() as connection:
+        left = await connection.execute("SELECT source FROM shared_files")
+        assert (await one_row(left))[0] == {}
+
+
 def test_nothing_of_a_forged_file_is_believed() -> None:
     from bots.slack_bot.downloads import SlackFile
 
