@@ -154,7 +154,9 @@ class SlackDelivery:
                     case Searching():
                         working(SEARCHING)
                     case SourcesFound(sources=sources):
-                        working(reading(len(sources)))
+                        # In a channel the edit would hold up the first words, which come next.
+                        if board.place.one_reader:
+                            working(reading(len(sources)))
                     case TextDelta(text=new):
                         text += new
                         edits.put(0, partial(screen.writing, text))

@@ -129,7 +129,7 @@ class Sides:
         await self._board.show(side, post, Priority.PREVIEW)
 
     async def _conclude(self) -> bool:
-        """Show the whole answers and open the vote; one answer alone is no comparison."""
+        """Show the whole answers and open the vote, unless there is nothing to compare."""
         if not self._answers:
             return False
         if len(self._answers) == 1:
@@ -144,6 +144,8 @@ class Sides:
                 links=await self._links(self._answers[which]),
             )
             await self._edits.finish(side, partial(self._board.show, side, post, Priority.FINAL))
+        if all(answer.finish_reason == "stopped" for answer in self._answers.values()):
+            return True  # nobody can judge what was not written
         comparison_id = await open_shown(
             self._context,
             message_id=self._turn.message_id,

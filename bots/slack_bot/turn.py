@@ -68,7 +68,7 @@ def prepared(context: SlackContext, deliver: Deliver) -> Deliver:
 async def _excuse(context: SlackContext, client: AsyncWebClient, pending: PendingTurn) -> None:
     """Where a command was used in a channel without us, its person learns why nothing came."""
     place = pending.place
-    if place["via"] != "command" or await context.deliveries.get(pending.message_id):
+    if "response_url" not in place or await context.deliveries.get(pending.message_id):
         return
     try:
         await respond(client, place["response_url"], NOT_HERE)
