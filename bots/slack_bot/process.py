@@ -30,15 +30,8 @@ from bots.slack_bot.web_api import code_of
 from bots.turns import Turns
 from bots.workplace import Workplace, open_workplace
 from engine.errors import SettingsInvalid
-from feedback import Feedback
-from storage.deliveries import Deliveries
-from storage.identity import Keys
-from storage.installations import Installations
 from storage.jobs import until_stopped
-from storage.members import Members
-from storage.places import Places
 from storage.queue import end
-from storage.runs import Runs
 
 T = TypeVar("T")
 
@@ -109,15 +102,11 @@ async def _serve(settings: Settings, opened: _Opened, url: str | None) -> None:
 def _open(
     settings: Settings, workplace: Workplace, client: AsyncWebClient, own: Token | None
 ) -> _Opened:
-    pool = workplace.pool
-    places, runs = Places(pool), Runs(pool)
-    keys = Keys.load(home=settings.home, secret=settings.database.encryption_keys)
-    installations = Installations(pool=pool, keys=keys)
     workspaces = Workspaces(
         settings=settings.slack,
         client=client,
-        installations=installations,
-        places=places,
+        installations=workplace.installations,
+        places=workplace.places,
         own=own,
     )
     context = SlackContext(
@@ -128,19 +117,19 @@ def _open(
             surface=SURFACE,
             max_concurrent=settings.slack.max_concurrent_turns,
         ),
-        feedback=Feedback(pool),
-        places=places,
-        deliveries=Deliveries(pool),
-        installations=installations,
-        members=Members(pool),
-        runs=runs,
+        feedback=workplace.feedback,
+        places=workplace.places,
+        deliveries=workplace.deliveries,
+        installations=workplace.installations,
+        members=workplace.members,
+        runs=workplace.runs,
         administration=Administration(
-            pool=pool,
+            pool=workplace.pool,
             engine=workplace.engine,
             documents=workplace.documents,
-            places=places,
-            runs=runs,
-            files_dir=settings.home / "files",
+            places=workplace.places,
+            runs=workplace.runs,
+            files_dir=workplace.files_dir,
         ),
         people=People(admins=frozenset(settings.slack.admins), calls=workspaces.calls),
         calls=workspaces.calls,
