@@ -228,8 +228,9 @@ class Turns:
 
         Args:
             place: what the surface needs to show the answer where it was asked: ids, never text.
-                "platform", "workspace", "channel" (empty in direct messages) and "member" are the
-                question's audience, as `Identities.resolve` takes it.
+                "platform", "workspace", "channel" (empty in direct messages), "member" and, where
+                it is there, "also" (separated by spaces) are the question's audience, as
+                `Identities.resolve` takes it.
 
         Returns:
             Whether it is new; False for a redelivery.
@@ -322,6 +323,7 @@ class Turns:
             workspace=job.place["workspace"],
             channel=job.place.get("channel") or None,
             member=job.place.get("member") or None,
+            also=job.place.get("also", "").split(),
         )
         return PendingTurn(
             job=job,

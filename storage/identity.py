@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hmac
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NewType
@@ -33,22 +34,26 @@ class Audience:
         channel_id: None in direct messages and for the workspace as a whole.
         member_id: who acts. Their own documents belong to the audience only where nobody else reads
             along, that is without a channel.
+        also: further channels that everybody of the audience may read, such as the one that a
+            private thread hangs on.
     """
 
     workspace_id: WorkspaceId
     channel_id: ChannelId | None = None
     member_id: MemberId | None = None
+    also: tuple[ChannelId, ...] = ()
 
     @property
     def scope_ids(self) -> tuple[UUID, ...]:
         """Owners whose documents may be read: the workspace, and this channel or this person."""
         own = self.channel_id if self.channel_id is not None else self.member_id
-        return (self.workspace_id,) if own is None else (self.workspace_id, own)
+        return (self.workspace_id, *self.also, *(() if own is None else (own,)))
 
     @property
     def place_id(self) -> UUID:
         """Where the conversation is held: the narrowest scope, which owns its threads."""
-        return self.scope_ids[-1]
+        own = self.channel_id if self.channel_id is not None else self.member_id
+        return self.workspace_id if own is None else own
 
 
 class Keys:
@@ -133,6 +138,7 @@ class Identities:
         channel: str | None = None,
         member: str | None = None,
         display_name: str | None = None,
+        also: Sequence[str] = (),
     ) -> Audience:
         """Find or make workspace, channel and member.
 
@@ -142,6 +148,8 @@ class Identities:
             channel: the platform's id of the channel; None in direct messages.
             member: the platform's id of the person.
             display_name: what the thread view calls the member; stored encrypted, updated if new.
+            also: the platform's ids of further channels that the audience may read; those that are
+                not stored hold nothing, and are not made.
 
         Raises:
             StorageUnavailable: no connection in time; safe to retry.
@@ -172,7 +180,10 @@ class Identities:
                 member_id = await self._member(
                     connection, workspace_id, platform, member, display_name
                 )
-        return Audience(workspace_id=workspace_id, channel_id=channel_id, member_id=member_id)
+            further = await _channels(connection, workspace_id, also) if also else ()
+        return Audience(
+            workspace_id=workspace_id, channel_id=channel_id, member_id=member_id, also=further
+        )
 
     async def _member(
         self,
@@ -207,6 +218,17 @@ class Identities:
                 [self._keys.encrypt(display_name), row[0]],
             )
         return MemberId(row[0])
+
+
+async def _channels(
+    connection: Connection, workspace_id: WorkspaceId, refs: Sequence[str]
+) -> tuple[ChannelId, ...]:
+    """Those of the channels that are stored."""
+    found = await connection.execute(
+        "SELECT id FROM channels WHERE workspace_id = %s AND platform_id = ANY(%s) ORDER BY id",
+        [workspace_id, list(refs)],
+    )
+    return tuple(ChannelId(row[0]) for row in await found.fetchall())
 
 
 async def _upsert(connection: Connection, select: str, insert: str, values: list[object]) -> UUID:

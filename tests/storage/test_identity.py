@@ -77,3 +77,19 @@ def test_a_persons_own_documents_are_readable_in_direct_messages_only() -> None:
     assert in_channel.scope_ids == (workspace, channel)
     assert direct.scope_ids == (workspace, member)
     assert Audience(workspace_id=workspace).scope_ids == (workspace,)
+
+
+async def test_further_channels_are_read_but_own_no_conversation_and_are_never_made(
+    pool: Pool, keys: Keys
+) -> None:
+    identities = Identities(pool=pool, keys=keys)
+    here = {"platform": "web", "workspace": "T1"}
+    parent = (await identities.resolve(**here, channel="C1")).channel_id
+    elsewhere = await identities.resolve(platform="web", workspace="T2", channel="C2")
+    thread = await identities.resolve(**here, channel="C1.1", also=("C1", "C2", "unknown"))
+    assert thread.also == (parent,)
+    assert thread.scope_ids == (thread.workspace_id, parent, thread.channel_id)
+    assert thread.place_id == thread.channel_id
+    assert elsewhere.channel_id not in thread.scope_ids
+    unknown = await identities.resolve(**here, member="U1", also=("unknown",))
+    assert unknown.also == () and unknown.place_id == unknown.member_id

@@ -1,5 +1,6 @@
 """Both rankings, one audience, no duplicates, in any language."""
 
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -49,6 +50,9 @@ async def test_an_audience_with_one_chunk_among_many_finds_it(
         workspace_id=team.secret.workspace_id, channel_id=ChannelId(uuid4())
     )
     assert await find("budget", stranger, settings=settings) == []
+    assert team.secret.channel_id is not None
+    guest = replace(stranger, also=(team.secret.channel_id,))
+    assert [hit.document for hit in await find("garden", guest, settings=settings)] == ["one.txt"]
 
 
 async def test_a_search_is_one_round_trip(
