@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier
 
 from storage.answers import make_current
 from storage.errors import MessageNotFound
-from storage.identity import AnswerId, Audience, MemberId, MessageId, WorkspaceId
+from storage.identity import AnswerId, Audience, ChannelId, MemberId, MessageId, WorkspaceId
 from storage.outbox import mark
 from storage.pool import Connection, Pool, one_row
 
@@ -67,6 +67,25 @@ class Standing:
     losses: int
     ties: int
     votes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Battle:
+    """One person's judgement of two answers by different models.
+
+    Attributes:
+        voter: who judged; the same person is the same id throughout a workspace.
+        left_text, right_text: the two answers.
+        question: what they answer.
+    """
+
+    left_model: str
+    right_model: str
+    winner: Winner
+    voter: MemberId
+    left_text: str
+    right_text: str
+    question: str
 
 
 class Ratings:
@@ -266,6 +285,30 @@ class Ratings:
         async with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=class_row(Standing))
             await cursor.execute(_LEADERBOARD, [workspace_id])
+            return await cursor.fetchall()
+
+    async def battles(
+        self, *, workspace_id: WorkspaceId, channel_id: ChannelId | None = None
+    ) -> list[Battle]:
+        """The judgements of a workspace, or of one channel; of different models, the oldest first.
+
+        Raises:
+            StorageUnavailable: safe to retry.
+        """
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(Battle))
+            await cursor.execute(
+                "SELECT l.model AS left_model, r.model AS right_model, v.winner,"
+                " v.member_id AS voter, l.text AS left_text, r.text AS right_text,"
+                " m.text AS question FROM comparison_votes v"
+                " JOIN comparisons c ON c.id = v.comparison_id"
+                " JOIN answers l ON l.id = c.left_answer JOIN answers r ON r.id = c.right_answer"
+                " JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id"
+                " WHERE t.workspace_id = %(workspace)s AND l.model <> r.model"
+                " AND (%(channel)s::uuid IS NULL OR t.scope_id = %(channel)s)"
+                " ORDER BY v.created_at, v.comparison_id, v.member_id",
+                {"workspace": workspace_id, "channel": channel_id},
+            )
             return await cursor.fetchall()
 
 
