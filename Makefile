@@ -15,7 +15,7 @@ up: $(VENV)/.runtime ## install what is missing, then run everything until Ctrl-
 
 test: $(VENV)/.dev ## run the whole test suite, in a real browser too
 	@command -v chromium >/dev/null || $(call apt_install,chromium)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 4 --dist loadfile # most tests wait; those of one file share their fixtures
 
 check: $(VENV)/.dev ## format, lint, import contracts and types, as CI and pre-commit do
 	$(BIN)/ruff format --check .

@@ -12,6 +12,10 @@ Entry point: `Feedback`, the same for every surface. Never here: chat SDKs, torc
 
 from feedback.collect import REASONS as REASONS
 from feedback.collect import Feedback as Feedback
+from feedback.leaderboard_picture import picture as picture
+from feedback.rankings import Estimate as Estimate
+from feedback.rankings import Leaderboard as Leaderboard
+from feedback.rankings import Ranked as Ranked
 from storage.ratings import ComparisonId as ComparisonId
 from storage.ratings import ComparisonOutcome as ComparisonOutcome
 from storage.ratings import MyVote as MyVote

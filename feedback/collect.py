@@ -1,11 +1,15 @@
 """Taking votes, comparisons, corrections and calls for help from any surface."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
-from storage.identity import AnswerId, Audience, MemberId, MessageId, WorkspaceId
+from feedback.identity_leaks import blind
+from feedback.rankings import Leaderboard, leaderboard
+from storage.identity import AnswerId, Audience, ChannelId, MemberId, MessageId, WorkspaceId
 from storage.pool import Pool
 from storage.ratings import (
+    Battle,
     ComparisonId,
     ComparisonOutcome,
     MyVote,
@@ -19,6 +23,8 @@ REASONS = ("wrong", "incomplete", "not in the sources", "outdated", "too long", 
 """What may be named as the reason of a down-vote."""
 MAX_TEXT_CHARACTERS = 20_000
 """Of a comment or a correction; more than any surface's field takes. The rest is cut off."""
+MAX_VOTER_WEIGHT = 50.0
+"""What one person's comparisons count as at the most, in votes, however many they are."""
 
 
 class Feedback:
@@ -156,6 +162,28 @@ class Feedback:
     async def leaderboard(self, *, workspace_id: WorkspaceId) -> list[Standing]:
         """How the models fared in the workspace's comparisons, the most successful first."""
         return await self._ratings.leaderboard(workspace_id=workspace_id)
+
+    async def ranking(
+        self, *, workspace_id: WorkspaceId, channel_id: ChannelId | None = None
+    ) -> Leaderboard:
+        """How the models fare in the workspace's comparisons, or in one channel's.
+
+        Raises:
+            StorageUnavailable: safe to retry.
+        """
+        battles = await self._ratings.battles(workspace_id=workspace_id, channel_id=channel_id)
+        return await asyncio.to_thread(_ranked, battles)
+
+
+def _ranked(battles: Sequence[Battle]) -> Leaderboard:
+    """Leave out what was not blind, and fit the rest; some tenths of a second of work."""
+    fair = [battle for battle in battles if blind(battle)]
+    leaks = len(battles) - len(fair)
+    return leaderboard(
+        fair,
+        max_weight=MAX_VOTER_WEIGHT,
+        excluded={"the answer named its model": leaks} if leaks else {},
+    )
 
 
 def _voter(audience: Audience) -> MemberId:

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_linear_model import GLM
 
 from feedback.rankings import MIN_VOTES, leaderboard, voter_weights
 from storage.identity import MemberId
@@ -92,30 +94,25 @@ def test_intervals_hold_what_they_promise() -> None:
     assert 0.90 <= inside / total <= 0.99
 
 
-def test_the_fit_is_the_maximum_of_the_likelihood() -> None:
-    """Zermelo's iteration (1929) for decisive battles, which shares nothing with Newton's method.
-
-    Every pair meets as often on either side, so that the side has no effect.
-    """
-    wins = {(0, 1): 40, (1, 0): 22, (0, 2): 35, (2, 0): 12, (1, 2): 25, (2, 1): 21}
-    names = "abc"
-    battles = []
-    for (winner, loser), count in wins.items():
-        half = [battle(names[winner], names[loser], "left")] * count
-        battles += half + [battle(names[loser], names[winner], "right")] * count
-    powers = np.ones(3)
-    for _ in range(5000):
-        for i in range(3):
-            won = sum(count for (winner, _), count in wins.items() if winner == i)
-            met = sum(
-                (wins[i, j] + wins[j, i]) / (powers[i] + powers[j]) for j in range(3) if j != i
-            )
-            powers[i] = won / met
-    expected = np.log(powers) - np.log(powers).mean()
-    board = {ranked.model: ranked for ranked in leaderboard(battles, max_weight=MAX_WEIGHT).models}
-    for name, strength in zip(names, expected, strict=True):
-        found = board[name].strength
-        assert found is not None and found.value == pytest.approx(strength, abs=1e-3)
+def test_the_fit_is_that_of_statsmodels() -> None:
+    battles = simulated(600, seed=6, position=0.3, length=1.0, ties=0.4)
+    names = sorted(STRENGTHS)
+    design, score = [], []
+    for each in battles:
+        lengths = len(each.left_text), len(each.right_text)
+        sides = [(name == each.left_model) - (name == each.right_model) for name in names[1:]]
+        design.append([*sides, 1.0, (lengths[0] - lengths[1]) / sum(lengths)])
+        score.append({"left": 1.0, "right": 0.0}.get(each.winner, 0.5))
+    reference = GLM(score, np.array(design), family=Binomial()).fit().params
+    strengths = np.array([0.0, *reference[:3]])
+    board = leaderboard(battles, max_weight=MAX_WEIGHT)
+    found = {ranked.model: ranked.strength for ranked in board.models}
+    for name, strength in zip(names, strengths - strengths.mean(), strict=True):
+        estimate = found[name]
+        assert estimate is not None and estimate.value == pytest.approx(strength, abs=1e-3)
+    assert board.position is not None and board.length is not None
+    assert board.position.value == pytest.approx(reference[3], abs=1e-3)
+    assert board.length.value == pytest.approx(reference[4], abs=5e-3)  # the ridge shrinks it
 
 
 def test_a_model_with_few_votes_is_listed_without_a_strength() -> None:
