@@ -5,7 +5,6 @@ Everybody in a channel may call for people, once per answer.
 """
 
 import asyncio
-import contextlib
 import logging
 from typing import Any
 from weakref import WeakValueDictionary
@@ -14,7 +13,8 @@ from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackClientError
 
 from bots.channel_settings import load
-from bots.messages import Answer, Answered
+from bots.delivery import current_answer, links_of
+from bots.messages import Answer
 from bots.slack_bot.blocks import (
     NEED_HUMAN_ACTION,
     REGENERATE_ACTION,
@@ -26,8 +26,7 @@ from bots.slack_bot.blocks import (
 )
 from bots.slack_bot.clicks import Click, on_click
 from bots.slack_bot.context import SURFACE, SlackContext
-from bots.slack_bot.delivery import links_of
-from bots.slack_bot.mrkdwn import escape
+from bots.slack_bot.mrkdwn import MRKDWN, escape
 from storage.conversations import StoredTurn
 from storage.identity import AnswerId, MessageId
 
@@ -113,7 +112,9 @@ async def _share(click: Click) -> None:
         if any(each.part >= SHARED_PART for each in posted):
             await click.tell(SHARED_BEFORE)
             return
-        answer = await _current(click, turn.message_id)
+        answer = await current_answer(
+            click.context.workplace, message_id=turn.message_id, audience=click.audience
+        )
         if answer is None or answer.id != answer_id:
             await click.tell(NEWER)
             return
@@ -121,18 +122,8 @@ async def _share(click: Click) -> None:
     await click.remove()
 
 
-async def _current(click: Click, message_id: MessageId) -> Answer | None:
-    """The question's answer, as the assistant gives it to everybody who asks again."""
-    events = click.context.workplace.assistant.retry(message_id, audience=click.audience)
-    async with contextlib.aclosing(events):
-        async for event in events:
-            if isinstance(event, Answered):
-                return event.answer
-    return None
-
-
 async def _post_shared(click: Click, answer: Answer) -> None:
-    links = await links_of(click.context, click.audience, answer)
+    links = await links_of(click.context.workplace, click.audience, answer)
     *posts, last = answer_posts(answer, links=links, in_channel=True, controls=False)
     posts.append(Post(text=last.text, blocks=[*last.blocks, feedback_block(answer.id)]))
     here = click.origin
@@ -159,7 +150,7 @@ async def _need_human(click: Click) -> None:
     if not new:
         await click.tell(CALLED_BEFORE)
         return
-    called = " ".join(mention(human) for human in settings.humans)
+    called = " ".join(MRKDWN.person(human) for human in settings.humans)
     here = click.origin
     try:
         await click.context.calls(click.client).post_message(
@@ -184,8 +175,3 @@ async def _asked_by_clicker(click: Click, message_id: MessageId) -> StoredTurn |
     await click.done()
     await click.tell(ONLY_THE_ASKER)
     return None
-
-
-def mention(human: str) -> str:
-    """A person or a user group, by the id that the channel's settings name."""
-    return f"<!subteam^{human}>" if human.startswith("S") else f"<@{human}>"

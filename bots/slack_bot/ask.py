@@ -17,9 +17,9 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.channel_settings import ChannelSettings, load
+from bots.comparisons import kind_for
 from bots.messages import Question
 from bots.slack_bot.commands import ASK_USAGE, Command, ask_by_command, question_of
-from bots.slack_bot.compare import kind_for
 from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.files import accept_files
 from bots.slack_bot.gate import judged

@@ -4,16 +4,17 @@ Every message has its whole text as `text` too, so that one whose blocks Slack r
 without them and nothing is missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from bots import replies
-from bots.messages import Answer, Citation, place_in_document
-from bots.neutral import neutral
-from bots.slack_bot.mrkdwn import escape, escaped_length, link, mrkdwn
+from bots.messages import Answer
+from bots.screens import Links
+from bots.slack_bot.mrkdwn import MRKDWN, escape, escaped_length, mrkdwn
 from bots.splitting import split_markdown
-from storage.identity import AnswerId, DocumentId, MessageId
+from bots.wording import CHOICES, FINISH_NOTES, SIDES, VOTE, citation_lines, in_chat
+from feedback import ComparisonId
+from storage.identity import AnswerId, MessageId
 
 Block = dict[str, Any]
 
@@ -37,27 +38,8 @@ a section, 12,000 over all markdown blocks and in a stream."""
 STREAM_CHARACTERS = 11_000
 """Of a stream, escaped; Slack takes 12,000 of markdown."""
 CONTEXT_ELEMENTS = 10
-MAX_CITATION_CHARACTERS = 300
 MAX_CITATIONS = 100
 """Shown under an answer; 10 context blocks of the 50 blocks of a message."""
-
-_WORDS = {
-    replies.NO_DOCUMENTS: (
-        "There are no documents here yet. Share a file where I am, or use “Add to knowledge” on a "
-        "message that has one; then ask again."
-    ),
-    replies.STILL_READING: (
-        "The documents here are still being read; ask again when one of them is ready "
-        "(`/parley documents` shows how far they are)."
-    ),
-}
-"""What the assistant says in the words of this place."""
-
-SEARCHING = "Searching the documents…"
-FINISH_NOTES = {
-    "stopped": "Stopped.",
-    "length": "Cut at the greatest length of an answer; ask for the rest if you need it.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +57,7 @@ class Post:
 def answer_posts(
     answer: Answer,
     *,
-    links: Mapping[DocumentId, str],
+    links: Links,
     in_channel: bool,
     private: bool = False,
     controls: bool = True,
@@ -88,8 +70,9 @@ def answer_posts(
         private: whether only the asker sees it, and may share it.
         controls: whether it can be rated and asked for again; without them for sharing.
     """
-    said = _WORDS.get(answer.text, answer.text)
-    parts = split_markdown(said, limit=PART_CHARACTERS, length=escaped_length) or [""]
+    parts = split_markdown(
+        in_chat(answer.text, MRKDWN), limit=PART_CHARACTERS, length=escaped_length
+    ) or [""]
     under = answer_foot(
         answer, links=links, in_channel=in_channel, private=private, controls=controls
     )
@@ -103,7 +86,7 @@ def answer_posts(
 def answer_foot(
     answer: Answer,
     *,
-    links: Mapping[DocumentId, str],
+    links: Links,
     in_channel: bool,
     private: bool = False,
     controls: bool = True,
@@ -166,18 +149,6 @@ def progress_post(text: str, message_id: MessageId, *, title: str = "") -> Post:
     return Post(text=shortened(said), blocks=[*above, *body, stop])
 
 
-def queued(position: int) -> str:
-    """What is shown while other questions are answered."""
-    if position <= 1:
-        return "Waiting for other questions; yours is next…"
-    return f"Waiting for other questions; yours is number {position} in the queue…"
-
-
-def reading(sources: int) -> str:
-    """What is shown while the model reads."""
-    return "Reading a source…" if sources == 1 else f"Reading {sources} sources…"
-
-
 def stop_button(message_id: MessageId) -> Block:
     """Ends an answer that is being written."""
     return button("Stop", STOP_ACTION, str(message_id))
@@ -197,14 +168,14 @@ def notice_post(text: str, *, under: str = "") -> Post:
     return Post(text=shortened(f"{mrkdwn(parts[-1])}\n\n{said}"), blocks=blocks)
 
 
-def compared_post(answer: Answer, *, side: str, links: Mapping[DocumentId, str]) -> Post:
+def compared_post(answer: Answer, *, side: int, links: Links) -> Post:
     """One side of a comparison, complete and without buttons or models.
 
     Text beyond what one message holds is left out: the sides must stay side by side.
     """
     parts = split_markdown(answer.text, limit=STREAM_CHARACTERS, length=escaped_length) or ["…"]
     shown = parts[0] + ("\n\n…" if len(parts) > 1 else "")
-    title = f"*{side}*"
+    title = MRKDWN.bold(SIDES[side])
     foot = answer_foot(answer, links=links, in_channel=False, controls=False)
     return Post(
         text=shortened(f"{title}\n{mrkdwn(shown)}"),
@@ -212,13 +183,13 @@ def compared_post(answer: Answer, *, side: str, links: Mapping[DocumentId, str])
     )
 
 
-def citation_line(citation: Citation, url: str | None) -> str:
-    """A source in mrkdwn: a link to it where it has an address, and where in it."""
-    name = neutral(" ".join(citation.document.split()), allowed="")[:MAX_CITATION_CHARACTERS]
-    place = place_in_document(page=citation.page, heading=citation.heading)
-    place = neutral(" ".join(place.split()), allowed="")[:MAX_CITATION_CHARACTERS]
-    named = link(url, name) if url else escape(name)
-    return f"[{citation.number}] {named}" + (f", {escape(place)}" if place else "")
+def vote_post(comparison_id: ComparisonId) -> Post:
+    """What stands under both answers: the vote. It names no models."""
+    buttons = [
+        button(label, COMPARE_ACTIONS[winner], str(comparison_id))
+        for winner, label in CHOICES.items()
+    ]
+    return Post(text=VOTE, blocks=[section(VOTE), {"type": "actions", "elements": buttons}])
 
 
 # -- Parts ----------------------------------------------------------------------------------------
@@ -257,11 +228,8 @@ def shortened(text: str) -> str:
     return text[: MAX_TEXT_CHARACTERS - 2].rsplit(None, 1)[0] + " …"
 
 
-def _cited(answer: Answer, links: Mapping[DocumentId, str]) -> list[str]:
-    return [
-        citation_line(citation, links.get(citation.document_id))
-        for citation in answer.citations[:MAX_CITATIONS]
-    ]
+def _cited(answer: Answer, links: Links) -> list[str]:
+    return citation_lines(answer, links=links, dialect=MRKDWN)[:MAX_CITATIONS]
 
 
 def _verbatim(text: str) -> Block:

@@ -7,6 +7,9 @@ the `@`: some clients and some ways to post link names.
 """
 
 import re
+from typing import Final
+
+from bots.dialect import Dialect
 
 NEVER_LINKED = "\u2060"
 """A word joiner: invisible, and it ends what Slack could take for a name."""
@@ -60,6 +63,43 @@ def link(url: str, label: str) -> str:
     if not re.fullmatch(r"https?://[^\s<>|]+", url):
         return label
     return f"<{url.replace('&', '&amp;')}|{label}>"
+
+
+class Mrkdwn:
+    """Slack's mrkdwn as `bots.dialect` puts sentences together."""
+
+    adding = "Share a file where I am"
+
+    def plain(self, text: str) -> str:
+        """Escaped."""
+        return escape(text)
+
+    def bold(self, text: str) -> str:
+        """Between stars."""
+        return f"*{escape(text)}*"
+
+    def italic(self, text: str) -> str:
+        """Between underscores."""
+        return f"_{escape(text)}_"
+
+    def code(self, text: str) -> str:
+        """Between backticks."""
+        return f"`{escape(text)}`"
+
+    def link(self, url: str, text: str) -> str:
+        """A link under a name."""
+        return link(url, text)
+
+    def person(self, platform_id: str) -> str:
+        """A mention of a person or a user group."""
+        return f"<!subteam^{platform_id}>" if platform_id.startswith("S") else f"<@{platform_id}>"
+
+    def command(self, words: str) -> str:
+        """A subcommand of ours."""
+        return self.code(f"/parley {words}")
+
+
+MRKDWN: Final[Dialect] = Mrkdwn()
 
 
 def _line(line: str) -> str:

@@ -18,7 +18,7 @@ from bots.errors import ServiceMissing
 from bots.settings import Settings, SlackSettings
 from bots.slack_bot.app import build_app
 from bots.slack_bot.context import SURFACE, SlackContext
-from bots.slack_bot.delivery import SlackDelivery
+from bots.slack_bot.delivery import slack_delivery
 from bots.slack_bot.fetching import serve_files
 from bots.slack_bot.http import serving
 from bots.slack_bot.oauth import Token, Workspaces, purge_for_ever
@@ -74,7 +74,7 @@ async def run(settings: Settings) -> None:
 async def _serve(settings: Settings, opened: _Opened, url: str | None) -> None:
     context, slack = opened.context, settings.slack
     app = build_app(context, opened.workspaces)
-    delivery = SlackDelivery(context)
+    delivery = slack_delivery(context)
     async with contextlib.AsyncExitStack() as stack:
         if slack.mode == "http" or slack.oauth:
             await stack.enter_async_context(serving(app, opened.workspaces, slack))

@@ -8,29 +8,31 @@ said is kept here and not in the stream.
 
 import contextlib
 import logging
-from collections.abc import Mapping
-from typing import Protocol
 
 from slack_sdk.errors import SlackClientError
 
 from bots.messages import Answer
+from bots.screens import Links
+from bots.sides import VOTE_PART
 from bots.slack_bot.blocks import (
-    SEARCHING,
     STREAM_CHARACTERS,
     Block,
     answer_foot,
     answer_posts,
+    compared_post,
     markdown_block,
     notice_post,
     progress_post,
     shortened,
     stop_button,
+    vote_post,
 )
 from bots.slack_bot.board import Board, PrivateBoard
 from bots.slack_bot.lanes import Priority
-from bots.slack_bot.mrkdwn import escape
+from bots.slack_bot.mrkdwn import MRKDWN, escape
 from bots.slack_bot.web_api import SlackAway, SlackRefused, markdown_chunk
-from storage.identity import DocumentId
+from bots.wording import SEARCHING, SIDES
+from feedback import ComparisonId
 
 logger = logging.getLogger(__name__)
 
@@ -40,37 +42,18 @@ LOADING_MESSAGES = (
     "Checking the sources…",
 )
 
-Links = Mapping[DocumentId, str]
-
-
-class Screen(Protocol):
-    """Where a turn is shown."""
-
-    async def working(self, note: str) -> None:
-        """Show what happens before there is text."""
-
-    async def writing(self, text: str) -> None:
-        """Show the Markdown that is known so far."""
-
-    async def notice(self, text: str, *, under: str = "") -> None:
-        """Show a sentence where the answer belongs, below what is known of it."""
-
-    async def finish(self, answer: Answer, links: Links) -> None:
-        """Show the answer."""
-
-    async def refresh(self) -> None:
-        """Keep alive what Slack would let expire."""
-
 
 class EditedScreen:
     """A message that is edited until it is the answer."""
+
+    free_notes = False
 
     def __init__(self, board: Board) -> None:
         self._board = board
 
     async def working(self, note: str) -> None:
         """Show a note with a stop button."""
-        post = progress_post(f"_{note}_", self._board.message_id)
+        post = progress_post(MRKDWN.italic(note), self._board.message_id)
         await self._board.show(0, post, Priority.PREVIEW)
 
     async def writing(self, text: str) -> None:
@@ -129,6 +112,8 @@ class Status:
 
 class StreamedScreen:
     """A native stream; edits of its message where Slack has ended it."""
+
+    free_notes = True
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -259,6 +244,8 @@ class StreamedScreen:
 class PrivateScreen:
     """Messages that only the asker sees: a status, then the whole answer at once."""
 
+    free_notes = True
+
     def __init__(self, board: PrivateBoard) -> None:
         self._board = board
         self._status = Status(board)
@@ -288,3 +275,33 @@ class PrivateScreen:
     async def refresh(self) -> None:
         """Keep the status."""
         await self._status.refresh()
+
+
+class SlackPair:
+    """The two messages of a comparison, and a third one with the vote."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def knows(self, side: int) -> bool:
+        """Whether the side was posted."""
+        return self._board.knows(side)
+
+    async def working(self, side: int, note: str) -> None:
+        """Show a note with a stop button."""
+        await self.writing(side, MRKDWN.italic(note))
+
+    async def writing(self, side: int, text: str) -> None:
+        """Show the text with a stop button."""
+        title = MRKDWN.bold(SIDES[side])
+        post = progress_post(text, self._board.message_id, title=title)
+        await self._board.show(side, post, Priority.PREVIEW)
+
+    async def finish(self, side: int, answer: Answer, links: Links) -> None:
+        """Show the answer."""
+        post = compared_post(answer, side=side, links=links)
+        await self._board.show(side, post, Priority.FINAL)
+
+    async def vote(self, comparison_id: ComparisonId) -> None:
+        """Post the four buttons."""
+        await self._board.show(VOTE_PART, vote_post(comparison_id), Priority.FINAL)

@@ -20,6 +20,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.slack_bot.lanes import PACE_S, Lane, Priority
+from bots.throttle import RetryAfter
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +63,13 @@ class SlackAway(SlackClientError):
         super().__init__(f"Slack did not answer {method}: {why}")
 
 
-class RateLimited(SlackClientError):
+class RateLimited(SlackClientError, RetryAfter):
     """Slack wants to be left alone for `after_s` seconds, and the call would not wait."""
 
     def __init__(self, method: str, after_s: float) -> None:
         self.method = method
-        self.after_s = after_s
-        super().__init__(f"Slack wants a pause of {after_s:.1f} s before {method}")
+        RetryAfter.__init__(self, after_s)
+        self.args = (f"Slack wants a pause of {after_s:.1f} s before {method}",)
 
 
 class SlackCalls:

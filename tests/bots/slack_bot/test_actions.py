@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from bots.messages import Answer
-from bots.slack_bot.actions import mention
 from bots.slack_bot.blocks import answer_posts
 from storage.identity import Keys
 from storage.pool import Pool, one_row
@@ -196,9 +195,3 @@ async def test_an_answer_of_another_channel_calls_nobody(stage: Stage) -> None:
     await slack.click(eve, message, "parley_need_human", value=forged).acknowledged()
     await stage.told(eve, other, "another conversation")
     assert len(other.messages) == before
-
-
-def test_people_and_groups_are_mentioned_as_slack_does() -> None:
-    assert mention("U123") == "<@U123>"
-    assert mention("W123") == "<@W123>"
-    assert mention("S123") == "<!subteam^S123>"

@@ -19,10 +19,11 @@ from bots.slack_bot.blocks import (
     Block,
     Post,
     answer_posts,
-    citation_line,
     compared_post,
     progress_post,
 )
+from bots.slack_bot.mrkdwn import MRKDWN
+from bots.wording import citation_line
 from storage.identity import AnswerId, ChunkId, DocumentId, MessageId
 from tests.bots.slack_bot.test_mrkdwn import assert_harmless, hostile
 from tests.fakes.slack_blocks import check_blocks, elements_of, texts_of
@@ -139,9 +140,8 @@ def test_a_source_is_a_link_where_it_has_an_address_else_a_name_and_a_place() ->
 
 
 def test_the_name_of_a_document_pings_nobody_and_leads_nowhere() -> None:
-    line = citation_line(
-        cited(document="<!channel> https://evil.example/x?q=1", heading="<@U1> @here"), None
-    )
+    hostile = cited(document="<!channel> https://evil.example/x?q=1", heading="<@U1> @here")
+    line = citation_line(hostile, None, MRKDWN)
     assert_harmless(line)
     assert "evil.example" not in line
 
@@ -181,12 +181,12 @@ def test_what_is_being_written_can_be_stopped(text: str) -> None:
 
 
 def test_a_compared_answer_names_no_model_and_has_no_buttons() -> None:
-    post = compared_post(an_answer("Yes [1].", cited()), side="A", links={})
+    post = compared_post(an_answer("Yes [1].", cited()), side=0, links={})
     assert_postable(post)
     assert buttons(post) == {}
     assert post.text.startswith("*A*\nYes")
 
 
 def test_a_compared_answer_stays_one_message() -> None:
-    post = compared_post(an_answer("A & B. " * 4000), side="B", links={})
+    post = compared_post(an_answer("A & B. " * 4000), side=1, links={})
     assert_postable(post)

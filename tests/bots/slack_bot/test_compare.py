@@ -2,17 +2,18 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
-from bots.slack_bot.blocks import COMPARE_ACTIONS
-from bots.slack_bot.compare import comparison_blocks, kind_for, open_shown, order_of
+from bots.comparisons import open_shown, order_of
+from bots.slack_bot.blocks import COMPARE_ACTIONS, vote_post
 from feedback import ComparisonId
 from storage.identity import Audience, Keys, MessageId
 from storage.pool import Pool
 from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
+from tests.fakes.slack_blocks import check_blocks
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel, Message, Person
 
@@ -32,9 +33,12 @@ async def compared(
     first = await stage.store_answer(message_id, audience, model="alpha-7")
     second = await stage.store_answer(message_id, audience, model="omega-9", current=False)
     comparison_id = await open_shown(
-        stage.context, message_id=message_id, audience=audience, answers=(first, second)
+        stage.context.workplace.feedback,
+        message_id=message_id,
+        audience=audience,
+        answers=(first, second),
     )
-    message = await stage.post_blocks(channel, comparison_blocks(comparison_id))
+    message = await stage.post_blocks(channel, vote_post(comparison_id).blocks)
     models = ("alpha-7", "omega-9")
     left, right = order_of(message_id)
     return message, message_id, (models[left], models[right])
@@ -123,7 +127,12 @@ async def test_showing_again_after_a_restart_is_the_same_comparison(stage: Stage
         await stage.store_answer(message_id, audience, model="b", current=False),
     )
     opened = [
-        await open_shown(stage.context, message_id=message_id, audience=audience, answers=answers)
+        await open_shown(
+            stage.context.workplace.feedback,
+            message_id=message_id,
+            audience=audience,
+            answers=answers,
+        )
         for _ in range(2)
     ]
     assert opened[0] == opened[1]
@@ -137,21 +146,10 @@ async def test_comparing_nothing_says_how_to_ask(stage: Stage, pool: Pool) -> No
     await stage.told(ana, team, "/parley compare How many")
 
 
-def test_both_orders_come_equally_often() -> None:
-    left = sum(order_of(MessageId(uuid4())) == (0, 1) for _ in range(2000))
-    assert 850 < left < 1150  # 6.7 standard deviations
-    assert order_of(MessageId(UUID(int=0))) == (0, 1)
-    assert order_of(MessageId(UUID(int=1))) == (1, 0)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
-def test_the_channels_share_of_questions_is_compared(share: float) -> None:
-    refs = [f"A0:C0:{number}.000100" for number in range(4000)]
-    kinds = [kind_for(share, ref) for ref in refs]
-    assert kinds == [kind_for(share, ref) for ref in refs]
-    assert abs(kinds.count("compare") / 4000 - share) < 0.05
-
-
 def test_the_vote_fits_slack_and_names_no_model() -> None:
-    (block,) = comparison_blocks(ComparisonId(uuid4()))
-    assert [element["action_id"] for element in block["elements"]] == list(COMPARE_ACTIONS.values())
+    post = vote_post(ComparisonId(uuid4()))
+    check_blocks(list(post.blocks))
+    _, actions = post.blocks
+    assert [element["action_id"] for element in actions["elements"]] == list(
+        COMPARE_ACTIONS.values()
+    )

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from bots.comparisons import order_of
 from bots.errors import Reply, TurnFailed
 from bots.messages import (
     Answer,
@@ -31,8 +32,7 @@ from bots.slack_bot.blocks import (
     SHARE_ACTION,
     STOP_ACTION,
 )
-from bots.slack_bot.compare import order_of
-from bots.slack_bot.delivery import SlackDelivery
+from bots.slack_bot.delivery import slack_delivery
 from bots.slack_bot.web_api import SlackCalls
 from bots.turns import PendingTurn
 from storage.identity import Audience, ChunkId, DocumentId, Keys, MessageId
@@ -79,7 +79,7 @@ class Talk:
         self.asked: Message
         self.message_id: MessageId
         self.audience: Audience
-        self.delivery = SlackDelivery(stage.context, status_refresh_s=EVERY_S)
+        self.delivery = slack_delivery(stage.context, status_refresh_s=EVERY_S)
 
     async def ask(self) -> None:
         """Say something in Slack, as the listener stores it."""
@@ -229,7 +229,7 @@ async def test_who_waits_sees_the_position(team: Talk) -> None:
 
 
 async def test_edits_keep_their_distance(team: Talk) -> None:
-    team.delivery = SlackDelivery(
+    team.delivery = slack_delivery(
         replace(team.stage.context, settings=SlackSettings(edit_interval_s=30))
     )
     words = [TextDelta(text=f"word{n} ") for n in range(200)]

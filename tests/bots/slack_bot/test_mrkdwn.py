@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.slack_bot.mrkdwn import escape, link, mrkdwn
+from bots.slack_bot.mrkdwn import MRKDWN, escape, link, mrkdwn
 
 PINGS = [
     "<!channel>",
@@ -105,3 +105,15 @@ def test_a_link_shows_its_name_and_keeps_its_address() -> None:
 )
 def test_what_is_no_address_is_no_link(url: str) -> None:
     assert link(url, "Name") == "Name"
+
+
+def test_people_and_groups_are_mentioned_as_slack_does() -> None:
+    assert MRKDWN.person("U123") == "<@U123>"
+    assert MRKDWN.person("W123") == "<@W123>"
+    assert MRKDWN.person("S123") == "<!subteam^S123>"
+
+
+@given(hostile)
+def test_a_sentence_of_ours_quotes_without_meaning(text: str) -> None:
+    for said in (MRKDWN.plain(text), MRKDWN.bold(text), MRKDWN.italic(text), MRKDWN.code(text)):
+        assert_harmless(said)

@@ -7,39 +7,26 @@ faster would give it away.
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
+from bots.comparisons import open_shown, order_of
 from bots.errors import TurnFailed
 from bots.messages import (
     Answer,
     Answered,
     Delayed,
-    PendingEvent,
     Queued,
     Searching,
     SourcesFound,
     TextDelta,
     TurnEvent,
 )
-from bots.slack_bot.blocks import (
-    SEARCHING,
-    Post,
-    compared_post,
-    progress_post,
-    queued,
-    reading,
-    section,
-)
-from bots.slack_bot.board import Board
-from bots.slack_bot.compare import comparison_blocks, open_shown, order_of
-from bots.slack_bot.context import SlackContext
-from bots.slack_bot.lanes import Priority
-from bots.slack_bot.screens import EditedScreen, Links
+from bots.screens import Links, ShownTurn
 from bots.throttle import Edits
-from bots.turns import PendingTurn
+from bots.turns import AnyEvent, PendingTurn
+from bots.wording import SEARCHING, queued, reading
+from feedback import Feedback
 
-SIDES = ("A", "B")
 VOTE_PART = 2
 """The message under the two."""
-VOTE = "Which answer is better? The models are named once you have voted."
 
 Show = Callable[[], Awaitable[None]]
 
@@ -49,31 +36,29 @@ class Sides:
 
     def __init__(
         self,
-        context: SlackContext,
+        feedback: Feedback,
         turn: PendingTurn,
-        board: Board,
+        shown: ShownTurn,
         edits: Edits[int, Show],
         links: Callable[[Answer], Awaitable[Links]],
         first_delay: Callable[[], bool],
     ) -> None:
-        self._context = context
+        self._feedback = feedback
         self._turn = turn
-        self._board = board
+        self._pair = shown.pair
+        self._single = shown.screen
         self._edits = edits
         self._links = links
         self._first_delay = first_delay
         self._order = order_of(turn.message_id)
-        self._single = EditedScreen(board)
         self._texts = ["", ""]
         self._answers: dict[int, Answer] = {}
 
-    async def show(
-        self, events: AsyncGenerator[PendingEvent | tuple[int, TurnEvent], None]
-    ) -> bool:
+    async def show(self, events: AsyncGenerator[AnyEvent, None]) -> bool:
         """Show both; False where the turn is to be delivered again."""
         for side in (0, 1):  # in this order: the left one stands first
-            if not self._board.knows(side):
-                await self._working(side, SEARCHING)
+            if not self._pair.knows(side):
+                await self._pair.working(side, SEARCHING)
         try:
             async for event in events:
                 match event:
@@ -110,7 +95,7 @@ class Sides:
 
     def _note(self, note: str) -> None:
         for side in (0, 1):
-            self._edits.put(side, partial(self._working, side, note))
+            self._edits.put(side, partial(self._pair.working, side, note))
 
     def _write(self) -> None:
         """Show as much of both as both have, and all once one of them is complete."""
@@ -119,14 +104,7 @@ class Sides:
             text = self._texts[which]
             shown = text if self._answers else text[:length]
             if shown:
-                self._edits.put(side, partial(self._writing, side, shown))
-
-    async def _working(self, side: int, note: str) -> None:
-        await self._writing(side, f"_{note}_")
-
-    async def _writing(self, side: int, text: str) -> None:
-        post = progress_post(text, self._turn.message_id, title=f"*{SIDES[side]}*")
-        await self._board.show(side, post, Priority.PREVIEW)
+                self._edits.put(side, partial(self._pair.writing, side, shown))
 
     async def _conclude(self) -> bool:
         """Show the whole answers and open the vote, unless there is nothing to compare."""
@@ -138,24 +116,18 @@ class Sides:
             await self._alone(partial(self._single.finish, answer, links))
             return True
         for side, which in enumerate(self._order):
-            post = compared_post(
-                self._answers[which],
-                side=SIDES[side],
-                links=await self._links(self._answers[which]),
-            )
-            await self._edits.finish(side, partial(self._board.show, side, post, Priority.FINAL))
+            answer = self._answers[which]
+            links = await self._links(answer)
+            await self._edits.finish(side, partial(self._pair.finish, side, answer, links))
         if all(answer.finish_reason == "stopped" for answer in self._answers.values()):
             return True  # nobody can judge what was not written
         comparison_id = await open_shown(
-            self._context,
+            self._feedback,
             message_id=self._turn.message_id,
             audience=self._turn.audience,
             answers=(self._answers[0].id, self._answers[1].id),
         )
-        vote = Post(text=VOTE, blocks=[section(VOTE), *comparison_blocks(comparison_id)])
-        await self._edits.finish(
-            VOTE_PART, partial(self._board.show, VOTE_PART, vote, Priority.FINAL)
-        )
+        await self._edits.finish(VOTE_PART, partial(self._pair.vote, comparison_id))
         return True
 
 
