@@ -4,9 +4,10 @@ The probability that the left answer is preferred is modelled as
 `sigmoid(strength[left] - strength[right] + position + length * difference)`: Bradley and Terry's
 model (1952) as a logistic regression, a tie (and "both bad") as half a win for each, as Chatbot
 Arena fits it (arxiv.org/abs/2403.04132). `position` takes up that people prefer a side, `length`
-that they prefer the longer answer, so that neither counts as a model's strength. Intervals are
-percentiles of a bootstrap over comparisons. Pure: no database, no clock; the seed is fixed, so the
-same votes give the same figures.
+that they prefer the longer answer, so that neither counts as a model's strength. Intervals come
+from the standard errors of a bootstrap over comparisons, which held the true strength a little more
+often in simulations than its percentiles did. Pure: no database, no clock; the seed is fixed, so
+the same votes give the same figures.
 """
 
 from collections import Counter
@@ -22,8 +23,9 @@ from storage.ratings import Battle, Winner
 MIN_VOTES: Final = 30
 """Of a model, before it gets a strength: below it even a model that wins every second comparison
 has an interval of more than ±0.7, a win rate anywhere between a third and two thirds."""
-BOOTSTRAP_REPLICATES: Final = 400
-CONFIDENCE: Final = 0.95
+BOOTSTRAP_REPLICATES: Final = 1000
+STANDARD_ERRORS: Final = 1.96
+"""To either side: 95 % of a normal distribution."""
 RIDGE: Final = 1e-3
 """Keeps a model that never lost finite; shifts the others by less than 1e-3 from `MIN_VOTES` on."""
 MAX_STEPS: Final = 50
@@ -159,9 +161,9 @@ class _Fit:
         return 1 + sum(self.strength(other).low > mine.high for other in self.models)
 
     def _estimate(self, column: int) -> Estimate:
-        tail = 100 * (1 - CONFIDENCE) / 2
-        low, high = np.percentile(self.replicates[:, column], [tail, 100 - tail])
-        return Estimate(value=float(self.coefficients[column]), low=float(low), high=float(high))
+        value = float(self.coefficients[column])
+        reach = STANDARD_ERRORS * float(self.replicates[:, column].std(ddof=1))
+        return Estimate(value=value, low=value - reach, high=value + reach)
 
 
 def _fit(battles: Sequence[Battle], models: Sequence[str], *, max_weight: float) -> _Fit:
