@@ -1,0 +1,1 @@
+"""The Discord app: what Discord needs said differently, and nothing else."""
