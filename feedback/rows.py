@@ -1,0 +1,357 @@
+"""From ratings to training rows. Pure: what is read comes in, rows and reasons come out.
+
+Corrections and strongly liked answers become SFT rows; comparisons, corrections against their
+original and liked against disliked answers become preference pairs, from which reward models learn
+too; single answers that people agree about become unpaired rows. The schemas are those of TRL's
+trainers (huggingface.co/docs/trl/dataset_formats), prompts as messages.
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal
+
+from feedback.rules import Rules
+from storage.identity import AnswerId, MemberId
+from storage.rated import RatedAnswer, RatedComparison
+
+Kind = Literal["sft", "preference", "unpaired"]
+Split = Literal["train", "held_out"]
+Basis = Literal["correction", "votes", "comparison"]
+
+Messages = tuple[Mapping[str, str], ...]
+
+COMPLETE = ("stop",)
+"""Ends of an answer that make it a model of an answer; a cut one may only be the worse of two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One training row with where it comes from.
+
+    Attributes:
+        id: of the same ratings the same, whatever else is stored.
+        prompt: the messages as they were served.
+        chosen: what is to be said; for an unpaired row, what was said.
+        rejected: what is not; preference pairs only.
+        label: whether `chosen` is liked; unpaired rows only.
+        basis: what people did.
+        answer_ids: whose ratings made it.
+        voters: who, by their pseudonyms.
+        question_sha256: of the normalised question, which decides the split.
+    """
+
+    id: str
+    kind: Kind
+    split: Split
+    prompt: Messages
+    chosen: str
+    rejected: str | None = None
+    label: bool | None = None
+    basis: Basis
+    answer_ids: tuple[AnswerId, ...]
+    voters: tuple[MemberId, ...]
+    question_sha256: str
+
+    def trl(self) -> dict[str, Any]:
+        """The row in the schema of TRL's SFT, DPO/reward or KTO trainer."""
+        prompt = [dict(message) for message in self.prompt]
+        chosen = [{"role": "assistant", "content": self.chosen}]
+        if self.kind == "sft":
+            return {"prompt": prompt, "completion": chosen}
+        if self.kind == "unpaired":
+            return {"prompt": prompt, "completion": chosen, "label": self.label}
+        rejected = [{"role": "assistant", "content": self.rejected}]
+        return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+@dataclass(kw_only=True)
+class Compiled:
+    """Rows, and what was left out and why."""
+
+    rows: list[Row] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the people who count think of an answer; both may be empty."""
+
+    up: frozenset[MemberId]
+    down: frozenset[MemberId]
+
+
+def compile_rows(
+    answers: Iterable[RatedAnswer], comparisons: Iterable[RatedComparison], *, rules: Rules
+) -> Compiled:
+    """Apply the rules; the same ratings give the same rows in the same order."""
+    compiled = Compiled()
+    usable = [each for each in answers if _usable(each, rules, compiled.left_out)]
+    found: list[Row] = []
+    for answer in usable:
+        found += _of_corrections(answer, rules)
+        found += _of_votes(answer, rules, compiled.left_out)
+    found += _liked_against_disliked(usable, rules)
+    for comparison in comparisons:
+        found += _of_judgements(comparison, rules, compiled.left_out)
+    compiled.rows = _capped(_distinct(found, compiled.left_out), rules, compiled.left_out)
+    return compiled
+
+
+# -- What counts ----------------------------------------------------------------------------------
+
+
+def _usable(answer: RatedAnswer, rules: Rules, left_out: Counter[str]) -> bool:
+    if answer.prompt is None:
+        left_out["nothing that was served is stored"] += 1
+        return False
+    if not readable_by_all(answer, rules):
+        left_out["not everybody may read its sources"] += 1
+        return False
+    return True
+
+
+def readable_by_all(answer: RatedAnswer, rules: Rules) -> bool:
+    """Whether everybody whom the model will answer may read all that the row would hold.
+
+    That is the excerpts in the prompt, and the conversation itself.
+    """
+    if rules.channel_id is not None:
+        here = answer.channel_id == rules.channel_id
+        return here and all(source.readers != "member" for source in answer.sources)
+    return answer.channel_id is not None and all(
+        source.readers == "workspace" for source in answer.sources
+    )
+
+
+def verdict(answer: RatedAnswer, rules: Rules) -> Verdict:
+    """The votes that may train models, by people who are not quarantined."""
+    counted = [
+        vote for vote in answer.votes if vote.consent and vote.voter not in rules.quarantined
+    ]
+    return Verdict(
+        up=frozenset(vote.voter for vote in counted if vote.value > 0),
+        down=frozenset(vote.voter for vote in counted if vote.value < 0),
+    )
+
+
+def majority(
+    first: frozenset[MemberId], second: frozenset[MemberId], rules: Rules
+) -> Literal["first", "second", "contradictory", "too few"]:
+    """Which side has it."""
+    total = len(first) + len(second)
+    if total < rules.min_voters or total == 0:
+        return "too few"
+    more = max(len(first), len(second))
+    # A share that is reached exactly is reached, whatever a division makes of it.
+    if more + 1e-9 < rules.min_majority * total or len(first) == len(second):
+        return "contradictory"
+    return "first" if len(first) > len(second) else "second"
+
+
+# -- Rows -----------------------------------------------------------------------------------------
+
+
+def _of_corrections(answer: RatedAnswer, rules: Rules) -> list[Row]:
+    """The better answer to imitate, and the pair of it and the original."""
+    rows = []
+    for correction in answer.corrections:
+        if not correction.consent or correction.voter in rules.quarantined:
+            continue
+        common = _common(answer, rules, basis="correction", voters=[correction.voter])
+        better = correction.text.strip()
+        rows.append(_row(kind="sft", chosen=better, **common))
+        rows.append(_row(kind="unpaired", chosen=better, label=True, **common))
+        if better != answer.text.strip():
+            rows.append(_row(kind="preference", chosen=better, rejected=answer.text, **common))
+    return rows
+
+
+def _of_votes(answer: RatedAnswer, rules: Rules, left_out: Counter[str]) -> list[Row]:
+    opinion = verdict(answer, rules)
+    side = majority(opinion.up, opinion.down, rules)
+    if side in ("contradictory", "too few"):
+        if opinion.up or opinion.down:
+            left_out[f"votes are {side}"] += 1
+        return []
+    liked = side == "first"
+    if liked and answer.finish_reason not in COMPLETE:
+        left_out["a liked answer was cut"] += 1
+        return []
+    voters = sorted(opinion.up if liked else opinion.down)
+    common = _common(answer, rules, basis="votes", voters=voters)
+    rows = [_row(kind="unpaired", chosen=answer.text, label=liked, **common)]
+    if liked and len(opinion.up) >= rules.strong_voters:
+        rows.append(_row(kind="sft", chosen=answer.text, **common))
+    return rows
+
+
+def _liked_against_disliked(answers: Sequence[RatedAnswer], rules: Rules) -> list[Row]:
+    """Pairs of answers to the very same prompt that people agree about."""
+    liked: dict[str, list[RatedAnswer]] = {}
+    disliked: dict[str, list[RatedAnswer]] = {}
+    for answer in answers:
+        opinion = verdict(answer, rules)
+        side = majority(opinion.up, opinion.down, rules)
+        if side in ("first", "second"):
+            group = liked if side == "first" else disliked
+            group.setdefault(_digest(answer.prompt), []).append(answer)
+    rows = []
+    for prompt, good_ones in liked.items():
+        for good, bad in product(good_ones, disliked.get(prompt, ())):
+            if good.text.strip() == bad.text.strip() or good.finish_reason not in COMPLETE:
+                continue
+            voters = sorted(verdict(good, rules).up | verdict(bad, rules).down)
+            common = _common(good, rules, basis="votes", voters=voters, others=[bad.id])
+            rows.append(_row(kind="preference", chosen=good.text, rejected=bad.text, **common))
+    return rows
+
+
+def _of_judgements(comparison: RatedComparison, rules: Rules, left_out: Counter[str]) -> list[Row]:
+    left, right = comparison.left, comparison.right
+    if not (_usable(left, rules, left_out) and readable_by_all(right, rules)):
+        return []
+    counted = [
+        each
+        for each in comparison.judgements
+        if each.consent and each.voter not in rules.quarantined
+    ]
+    for_left = frozenset(each.voter for each in counted if each.winner == "left")
+    for_right = frozenset(each.voter for each in counted if each.winner == "right")
+    side = majority(for_left, for_right, rules)
+    if side in ("contradictory", "too few"):
+        left_out[f"judgements are {side}"] += 1
+        return []
+    good, bad = (left, right) if side == "first" else (right, left)
+    if good.text.strip() == bad.text.strip() or good.finish_reason not in COMPLETE:
+        left_out["the better answer is the same, or was cut"] += 1
+        return []
+    voters = sorted(for_left if side == "first" else for_right)
+    common = _common(good, rules, basis="comparison", voters=voters, others=[bad.id])
+    return [_row(kind="preference", chosen=good.text, rejected=bad.text, **common)]
+
+
+def _common(
+    answer: RatedAnswer,
+    rules: Rules,
+    *,
+    basis: Basis,
+    voters: Sequence[MemberId],
+    others: Sequence[AnswerId] = (),
+) -> dict[str, Any]:
+    question = question_sha256(answer.question)
+    return {
+        "prompt": answer.prompt,
+        "basis": basis,
+        "answer_ids": (answer.id, *others),
+        "voters": tuple(voters),
+        "question_sha256": question,
+        "split": split_of(question, held_out_share=rules.held_out_share),
+    }
+
+
+def _row(
+    *,
+    kind: Kind,
+    chosen: str,
+    rejected: str | None = None,
+    label: bool | None = None,
+    **values: Any,
+) -> Row:
+    said, other = chosen.strip(), rejected.strip() if rejected is not None else None
+    return Row(
+        id=_id(kind, values["prompt"], said, other, label),
+        kind=kind,
+        chosen=said,
+        rejected=other,
+        label=label,
+        **values,
+    )
+
+
+def _id(kind: Kind, prompt: Messages, chosen: str, rejected: str | None, label: bool | None) -> str:
+    return _digest((kind, prompt, chosen, rejected, label))[:32]
+
+
+def question_sha256(question: str) -> str:
+    """The hash of a question as people mean it: without case, accents of width, or punctuation."""
+    plain = unicodedata.normalize("NFKC", question).casefold()
+    return hashlib.sha256(" ".join(re.findall(r"\w+", plain)).encode()).hexdigest()
+
+
+def split_of(question: str, *, held_out_share: float) -> Split:
+    """Where a question belongs, for ever: a larger share keeps what a smaller one held out."""
+    place = int(question[:16], 16) / 2**64
+    return "held_out" if place < held_out_share else "train"
+
+
+# -- Too much of the same -------------------------------------------------------------------------
+
+
+def _distinct(rows: Iterable[Row], left_out: Counter[str]) -> list[Row]:
+    """Each row once, with everybody who vouches for it.
+
+    The same completion may not be both liked and disliked, nor chosen and rejected against the same
+    other one: who wrote that contradicts each other.
+    """
+    merged: dict[str, Row] = {}
+    for row in rows:
+        known = merged.get(row.id)
+        if known is not None:
+            left_out["the same row again"] += 1
+            row = _merged(known, row)
+        merged[row.id] = row
+    opposite = {_opposite(row) for row in merged.values() if row.kind != "sft"}
+    kept = [row for row in merged.values() if row.kind == "sft" or row.id not in opposite]
+    left_out["rows contradict each other"] += len(merged) - len(kept)
+    return sorted(kept, key=lambda row: row.id)
+
+
+def _merged(first: Row, second: Row) -> Row:
+    return Row(
+        **{
+            **vars(first),
+            "basis": "correction" if "correction" in (first.basis, second.basis) else first.basis,
+            "voters": tuple(sorted({*first.voters, *second.voters})),
+            "answer_ids": tuple(dict.fromkeys((*first.answer_ids, *second.answer_ids))),
+        }
+    )
+
+
+def _opposite(row: Row) -> str:
+    """The id of the row that says the contrary."""
+    if row.rejected is not None:
+        return _id(row.kind, row.prompt, row.rejected, row.chosen, None)
+    return _id(row.kind, row.prompt, row.chosen, None, not row.label)
+
+
+def _capped(rows: Sequence[Row], rules: Rules, left_out: Counter[str]) -> list[Row]:
+    """No more rows of a kind on the word of one person alone than allowed; by id, so by chance."""
+    kept: list[Row] = []
+    alone: Counter[tuple[Kind, MemberId]] = Counter()
+    for row in rows:
+        if len(row.voters) == 1:
+            key = (row.kind, row.voters[0])
+            alone[key] += 1
+            if alone[key] > rules.max_rows_per_voter:
+                left_out["too many rows on one person's word"] += 1
+                continue
+        kept.append(row)
+    return kept
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(_plain(value)).encode()).hexdigest()
+
+
+def _plain(value: object) -> object:
+    """Mappings as sorted pairs, so that equal values have equal text."""
+    if isinstance(value, Mapping):
+        return tuple(sorted((key, _plain(each)) for key, each in value.items()))
+    if isinstance(value, tuple | list):
+        return tuple(_plain(each) for each in value)
+    return value
