@@ -5,51 +5,37 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from tests.fakes.slack_calls import Call
+from tests.fakes.wire import Mishap
 
 
 @dataclass(kw_only=True)
-class Fault:
+class Fault(Mishap):
     """What goes wrong with matching calls. None matches everything.
 
     Attributes:
         method: Web API method.
         channel: Channel id in the arguments.
         token: The token of the call.
-        times: How many calls it meets; None = until `stop`.
-        status: HTTP status of the answer.
         error: Slack's error code in an answer with status 200.
         retry_after_s: `Retry-After` header.
-        delay_s: Pause before the answer (of the fault, or of the call where there is no other).
-        after: Whether the call takes effect before the fault answers (a lost answer).
-        hang: Never answer.
     """
 
     method: str | None = None
     channel: str | None = None
     token: str | None = None
-    times: int | None = 1
-    status: int | None = None
     error: str | None = None
     retry_after_s: int | None = None
-    delay_s: float = 0.0
-    after: bool = False
-    hang: bool = False
-    met: int = 0
 
     def matches(self, call: Call) -> bool:
         """Whether the call meets it."""
         channel = call.args.get("channel") or call.args.get("channel_id")
         token = call.token.value if call.token is not None else None
         return (
-            (self.times is None or self.met < self.times)
+            self.lasts
             and self.method in (None, call.method)
             and self.channel in (None, channel)
             and self.token in (None, token)
         )
-
-    def stop(self) -> None:
-        """Let later calls pass."""
-        self.times = self.met
 
 
 def faulty(call: Call, fault: Fault) -> web.Response:

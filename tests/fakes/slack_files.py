@@ -1,12 +1,12 @@
-"""The file host of the fake Slack, and a stranger's host that notes what it is sent."""
+"""The file host of the fake Slack."""
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from tests.fakes.slack_blocks import Json, SlackError
 from tests.fakes.slack_world import SlackFile, Workspace
+from tests.fakes.wire import endless
 
 if TYPE_CHECKING:
     from tests.fakes.slack_server import SlackServer
@@ -59,7 +59,8 @@ class FileHost:
                 request, web.Response(status=302, headers={"Location": file.redirect_to})
             )
         if file.served == "endless":
-            return await self._endless(request, file)
+            self.downloads.append((file.id, 200))
+            return await endless(request, file.mimetype)
         answer = web.Response(body=file.content, headers={"Content-Type": file.mimetype})
         return self._note(request, answer)
 
@@ -67,18 +68,6 @@ class FileHost:
         self.downloads.append((request.match_info["id"], answer.status))
         self._slack.world.changes.note()
         return answer
-
-    async def _endless(self, request: web.Request, file: SlackFile) -> web.StreamResponse:
-        """More and more bytes, whatever size was said."""
-        answer = web.StreamResponse(headers={"Content-Type": file.mimetype})
-        await answer.prepare(request)
-        self.downloads.append((file.id, 200))
-        try:
-            while True:
-                await answer.write(b"x" * 65_536)
-                await asyncio.sleep(0)
-        except ConnectionError:
-            return answer
 
     # ------------------------------------------------------------ uploads
 
@@ -111,16 +100,3 @@ class FileHost:
         if file is None or len(file.content) != length:
             raise SlackError("file_not_found")
         return file
-
-
-class Stranger:
-    """A host that is not Slack's: whatever reaches it is noted."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, dict[str, str]]] = []
-        """(path, headers) of each request."""
-
-    async def handle(self, request: web.Request) -> web.Response:
-        """Answer anything with a text."""
-        self.requests.append((request.path_qs, dict(request.headers)))
-        return web.Response(text="from a stranger")

@@ -31,7 +31,6 @@ What it does not imitate:
   is not documented.
 """
 
-import asyncio
 import base64
 import json
 import time
@@ -49,10 +48,11 @@ from tests.fakes.slack_blocks import Json, SlackError, check_blocks, check_view
 from tests.fakes.slack_calls import METHODS, Call, decode
 from tests.fakes.slack_clicks import Clicks
 from tests.fakes.slack_faults import Fault, faulty
-from tests.fakes.slack_files import FileHost, Stranger
+from tests.fakes.slack_files import FileHost
 from tests.fakes.slack_oauth import OAuth
 from tests.fakes.slack_sockets import Delivery, Sockets
 from tests.fakes.slack_world import Channel, Message, Person, Token, Workspace, World
+from tests.fakes.wire import Sites, Stranger
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class SlackServer(Clicks):
         self.stranger = Stranger()
         self.stranger_root = ""
         self._response_urls: dict[str, ResponseUrl] = {}
-        self._runners: list[web.AppRunner] = []
+        self._sites = Sites()
         self.add_workspace("Marlow", installed=True)
         self.world.tokens[self.app_token] = Token(
             value=self.app_token, workspace=None, scopes=frozenset({"connections:write"})
@@ -115,19 +115,9 @@ class SlackServer(Clicks):
         app.router.add_post("/upload/v1/{id}", self.file_host.upload)
         app.router.add_post("/response/{id}", self._respond)
         app.router.add_get("/oauth/v2/authorize", self.oauth.authorize)
-        self.root = await self._serve(app)
-        foreign = web.Application()
-        foreign.router.add_route("*", "/{path:.*}", self.stranger.handle)
-        self.stranger_root = await self._serve(foreign)
+        self.root = await self._sites.serve(app)
+        self.stranger_root = await self._sites.serve_stranger(self.stranger)
         return self
-
-    async def _serve(self, app: web.Application) -> str:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        self._runners.append(runner)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        return f"http://{host}:{port}"
 
     async def __aexit__(
         self,
@@ -136,8 +126,7 @@ class SlackServer(Clicks):
         trace: TracebackType | None,
     ) -> None:
         await self.sockets.close()
-        for runner in self._runners:
-            await runner.cleanup()
+        await self._sites.close()
 
     @property
     def base_url(self) -> str:
@@ -333,12 +322,7 @@ class SlackServer(Clicks):
     async def _answer(self, call: Call) -> web.Response:
         fault = next((fault for fault in self.faults if fault.matches(call)), None)
         if fault is not None:
-            fault.met += 1
-            if fault.after:
-                await self._body(call)
-            if fault.hang:
-                await asyncio.Event().wait()
-            await asyncio.sleep(fault.delay_s)
+            await fault.strike(lambda: self._body(call))
             if fault.status is not None or fault.error is not None:
                 return faulty(call, fault)
         call.answer = await self._body(call)

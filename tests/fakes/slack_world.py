@@ -1,49 +1,18 @@
 """What exists in the fake Slack: workspaces, people, channels, messages, files, views."""
 
-import asyncio
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
 from tests.fakes.slack_blocks import Json, SlackError, elements_of, texts_of
-
-T = TypeVar("T")
+from tests.fakes.wire import Changes
 
 ChannelKind = Literal["channel", "group", "im", "mpim"]
 FIRST_TS = 1_790_000_000
 _PING = re.compile(r"<!(?:channel|here|everyone)(?:\|[^>]*)?>|<!subteam\^[^>]*>|<@[UW][^>]*>")
-
-
-class Changes:
-    """Lets tests wait for what happens instead of sleeping."""
-
-    def __init__(self) -> None:
-        self._next = asyncio.Event()
-
-    def note(self) -> None:
-        """Say that something changed."""
-        happened, self._next = self._next, asyncio.Event()
-        happened.set()
-
-    async def until(self, check: Callable[[], T], what: str, *, within_s: float) -> T:
-        """Wait until `check()` is true and return what it gave.
-
-        Raises:
-            AssertionError: It was not true in time.
-        """
-        try:
-            async with asyncio.timeout(within_s):
-                while True:
-                    happens = self._next
-                    found = check()
-                    if found:
-                        return found
-                    await happens.wait()
-        except TimeoutError:
-            raise AssertionError(f"not within {within_s:g} s: {what}") from None
 
 
 @dataclass(kw_only=True)
