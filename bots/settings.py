@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
@@ -112,6 +113,62 @@ class SlackSettings(Section):
         return self.base_url.rstrip("/") + "/"
 
 
+class DiscordSettings(Section):
+    """`[discord]`: the Discord app. A bot token is enough."""
+
+    token: SecretStr | None = Field(None, description="Bot token of the app. Environment only.")
+    api_url: str = Field(
+        "https://discord.com/api/v10",
+        description="Root of Discord's REST API; another one for tests and proxies.",
+    )
+    gateway_url: str | None = Field(
+        None, description="WebSocket for events; unset = the one that the REST API names."
+    )
+    message_content: bool = Field(
+        False,
+        description="Whether the app has the privileged message content intent, and so hears "
+        "messages that neither mention it nor are direct.",
+    )
+    admin_roles: tuple[str, ...] = Field(
+        (), description="Ids of roles that may use admin commands besides Manage Server."
+    )
+    cdn_hosts: tuple[str, ...] = Field(
+        ("cdn.discordapp.com", "media.discordapp.net"),
+        description="Hosts that attachments are downloaded from, by https.",
+    )
+    max_concurrent_turns: int = Field(
+        4, ge=1, le=64, description="Questions answered at once; further ones see their position."
+    )
+    edit_interval_s: float = Field(
+        1.0, ge=1.0, description="Shortest time between two edits of one streamed message."
+    )
+    request_timeout_s: float = Field(
+        15.0, gt=0, description="Deadline of one call to Discord's REST API."
+    )
+    hello_timeout_s: float = Field(
+        10.0, gt=0, description="Wait for a new socket's hello before another one is tried."
+    )
+    catch_up_hours: float = Field(
+        24.0, ge=0, description="Age of the oldest message that is answered after a time away."
+    )
+    removal_grace_days: float = Field(
+        7.0, ge=0, description="Between the app's removal from a server and its data's deletion."
+    )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the app can start."""
+        return self.token is not None
+
+    @property
+    def api_root(self) -> str:
+        """`api_url` as a prefix of routes: with a version, without a trailing slash."""
+        url = urlsplit(self.api_url.rstrip("/"))
+        if url.path in ("", "/api"):
+            return f"{url.scheme}://{url.netloc}/api/v10"
+        return self.api_url.rstrip("/")
+
+
 class Settings(ProcessSettings):
     """Everything that can be set, env over `parley.toml` over defaults."""
 
@@ -129,3 +186,4 @@ class Settings(ProcessSettings):
     assistant: AssistantSettings = Field(default_factory=AssistantSettings)
     web: WebSettings = Field(default_factory=WebSettings)
     slack: SlackSettings = Field(default_factory=SlackSettings)
+    discord: DiscordSettings = Field(default_factory=DiscordSettings)
