@@ -33,7 +33,16 @@ from engine.errors import (
 )
 from storage.errors import DiskFull, StorageError, StorageUnavailable
 from storage.identity import AnswerId, Audience, MessageId
-from storage.jobs import RetryLater, TurnJob, TurnKind, defer_again, run_turns
+from storage.jobs import (
+    RetryLater,
+    TurnJob,
+    TurnKind,
+    defer_again,
+    request_stop,
+    run_turns,
+    stop_requests,
+)
+from storage.queue import end
 
 MAX_PENDING = 256
 """Turns that wait or run in one process; further ones wait in the database, unseen."""
@@ -45,6 +54,8 @@ MAX_SLOW_ATTEMPTS = 10
 """Of an answer that the engine begins and does not bring to an end."""
 LONGEST_PAUSE_S = 10.0
 """Between two attempts, so that the answer comes soon after the engine is back."""
+STOPS_SEEN_S = 0.5
+"""Between two looks at what other processes were asked to stop; none without a turn."""
 
 _AWAY = (EngineBusy, EngineUnavailable, StorageUnavailable, DiskFull)
 _FAILING = (DeadlineExceeded, UpstreamFailed, ModelNotFound)
@@ -271,16 +282,25 @@ class Turns:
             self._workplace.pool, message_id, surface=self._surface, place={**place, **replaces}
         )
 
-    def stop(self, message_id: MessageId) -> bool:
-        """Stop a turn that is under way here, waits in line, or waits for an engine that is away.
+    async def stop(self, message_id: MessageId) -> bool:
+        """Stop a turn that is under way, waits in line, or waits for an engine that is away.
+
+        Another process that has it sees this within `STOPS_SEEN_S` and a round trip; a crash
+        does not undo it.
 
         Returns:
-            False where there is none: it is answered, or another process has it.
+            False where there is none: it is answered.
+
+        Raises:
+            StorageUnavailable: the turn is not in this process; safe to retry.
         """
-        stop = self._stops.get(message_id)
-        if stop is not None:
-            stop.set()
-        return stop is not None
+        here = self._stops.get(message_id)
+        if here is None:
+            return await request_stop(self._workplace.pool, message_id)
+        here.set()
+        with contextlib.suppress(StorageUnavailable):
+            await request_stop(self._workplace.pool, message_id)
+        return True
 
     async def run(self, deliver: Deliver) -> None:
         """Deliver the turns of this surface until cancelled; outlives outages of the database."""
@@ -289,7 +309,6 @@ class Turns:
             await self._deliver(job, deliver)
 
         async def gave_up(job: TurnJob) -> None:
-            self._stops.pop(job.message_id, None)
             await deliver(await self._pending(job, asyncio.Event(), given_up=True))
 
         async def work() -> None:
@@ -301,21 +320,35 @@ class Turns:
                 concurrency=MAX_PENDING,
             )
 
-        await outlive_outages(work, action="turns_database_lost")
+        watching = asyncio.create_task(self._watch_stops(), name="stops")
+        try:
+            await outlive_outages(work, action="turns_database_lost")
+        finally:
+            await end([watching], again_after_s=STOPS_SEEN_S)
+
+    async def _watch_stops(self) -> None:
+        """Stop the turns of this process that another one was asked to stop."""
+        while True:
+            await asyncio.sleep(STOPS_SEEN_S)
+            going = [message_id for message_id, stop in self._stops.items() if not stop.is_set()]
+            if not going:
+                continue
+            with contextlib.suppress(StorageUnavailable):
+                for message_id in await stop_requests(self._workplace.pool, going):
+                    if message_id in self._stops:
+                        self._stops[message_id].set()
 
     async def _deliver(self, job: TurnJob, deliver: Deliver) -> None:
-        stop = self._stops.setdefault(job.message_id, asyncio.Event())
+        stop = self._stops[job.message_id] = asyncio.Event()
+        if job.stopped:
+            stop.set()
         try:
             pending = await self._pending(job, stop, given_up=False)
             await deliver(pending)
             if pending.delayed is not None:
                 raise pending.delayed
-        except (RetryLater, StorageUnavailable):
-            raise  # a stop in the meantime counts for the next attempt
-        except BaseException:
+        finally:
             del self._stops[job.message_id]
-            raise
-        del self._stops[job.message_id]
 
     async def _pending(self, job: TurnJob, stop: asyncio.Event, *, given_up: bool) -> PendingTurn:
         audience = await self._workplace.identities.resolve(

@@ -6,7 +6,7 @@ each chat surface runs one that answers what it accepted.
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 from uuid import UUID
@@ -50,12 +50,14 @@ class TurnJob:
     Attributes:
         place: what the surface needs to find the place of the answer again.
         attempt: how often it was begun before, 0 the first time.
+        stopped: whether `request_stop` came before this attempt.
     """
 
     message_id: MessageId
     place: Mapping[str, str]
     kind: TurnKind
     attempt: int
+    stopped: bool
 
 
 async def defer_ingest(connection: Connection, document_id: DocumentId) -> None:
@@ -113,6 +115,42 @@ async def defer_again(
             return False
         await defer_turn(connection, message_id, surface=surface, place=place, kind=kind)
         return True
+
+
+async def request_stop(pool: Pool, message_id: MessageId) -> bool:
+    """Ask whoever works on a question, now or after a pause, to end it.
+
+    The wish stands in the job: it survives the process that works on it, and goes with the job.
+
+    Returns:
+        False where nobody does, and nobody will.
+
+    Raises:
+        StorageUnavailable: safe to retry.
+    """
+    async with pool.connection() as connection:
+        asked = await connection.execute(
+            "UPDATE procrastinate_jobs SET args = args || '{\"stopped\": true}',"
+            " scheduled_at = CASE WHEN status = 'doing' THEN scheduled_at END"
+            " WHERE lock = %s AND status IN ('todo', 'doing')",
+            [str(message_id)],
+        )
+        return asked.rowcount > 0
+
+
+async def stop_requests(pool: Pool, message_ids: Iterable[MessageId]) -> set[MessageId]:
+    """Those of the questions in work that somebody wants to end.
+
+    Raises:
+        StorageUnavailable: safe to retry.
+    """
+    async with pool.connection() as connection:
+        found = await connection.execute(
+            "SELECT lock FROM procrastinate_jobs"
+            " WHERE lock = ANY(%s) AND status = 'doing' AND args ? 'stopped'",
+            [[str(message_id) for message_id in message_ids]],
+        )
+        return {MessageId(UUID(row[0])) for row in await found.fetchall()}
 
 
 # -- Workers --------------------------------------------------------------------------------------
@@ -210,6 +248,7 @@ def _turn_job(job: Job) -> TurnJob:
         place=arguments["place"],
         kind=kind,
         attempt=job.attempts,
+        stopped="stopped" in arguments,
     )
 
 

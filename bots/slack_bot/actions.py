@@ -63,7 +63,7 @@ async def _stop(click: Click) -> None:
     turn = await _asked_by_clicker(click, MessageId(click.id()))
     if turn is None:
         return
-    stopped = click.context.turns.stop(turn.message_id)
+    stopped = await click.context.turns.stop(turn.message_id)
     await click.done()
     if not stopped:
         await click.tell(COMPLETE)

@@ -188,7 +188,7 @@ async def test_a_redelivered_question_is_answered_once(
     assert kinds[-1] is Answered
 
 
-async def test_a_stop_keeps_what_was_said_and_still_delivers_it(
+async def test_a_stop_in_any_process_keeps_what_was_said_and_delivers_it(
     workplace: Workplace, add_document: AddDocument, first: ScriptedModel
 ) -> None:
     await add_document("handbook.md", HANDBOOK)
@@ -198,9 +198,10 @@ async def test_a_stop_keeps_what_was_said_and_still_delivers_it(
     async with _running(turns, screen):
         await screen.until(screen.text)
         [turn] = screen.turns
-        assert turns.stop(turn.message_id)
+        elsewhere = _turns(workplace)  # the process that hears of the click
+        assert await elsewhere.stop(turn.message_id)
         await screen.until(screen.answers)
-        assert not turns.stop(MessageId(turn.audience.place_id))
+        assert not await elsewhere.stop(MessageId(turn.audience.place_id))
     [answer] = screen.answers()
     assert answer.finish_reason == "stopped"
     assert answer.text.startswith(screen.text().rstrip())
@@ -208,6 +209,23 @@ async def test_a_stop_keeps_what_was_said_and_still_delivers_it(
     stored = await workplace.conversations.question(turn.message_id, audience=turn.audience)
     assert stored.answer is not None
     assert (stored.answer.id, stored.answer.text) == (answer.id, answer.text)
+
+
+async def test_a_stop_outlives_the_process_that_was_to_answer(
+    workplace: Workplace, add_document: AddDocument, first: ScriptedModel
+) -> None:
+    await add_document("handbook.md", HANDBOOK)
+    first.may_begin.clear()
+    turns, screen = _turns(workplace), Screen()
+    await turns.accept(await _question(workplace, "m1"), place=PLACE_OF_ADA)
+    async with _running(turns, screen):
+        await screen.until(screen.all)
+        message_id = screen.turns[0].message_id
+    assert await _turns(workplace).stop(message_id)
+    async with _running(_turns(workplace), screen):
+        await screen.until(screen.answers)
+    assert [answer.text for answer in screen.answers()] == [replies.STOPPED]
+    assert not await turns.stop(message_id)
 
 
 async def test_turns_wait_in_line_and_know_their_position(
@@ -227,7 +245,7 @@ async def test_turns_wait_in_line_and_know_their_position(
 
     async with _running(turns, screen):
         await screen.until(lambda: positions() == [[], [1], [2]])
-        assert turns.stop(screen.turns[1].message_id)
+        assert await turns.stop(screen.turns[1].message_id)
         await screen.until(lambda: positions() == [[], [1], [2, 1]])
         first.may_begin.set()
         await screen.until(lambda: len(screen.answers()) == 3)
@@ -274,7 +292,7 @@ async def test_a_delayed_turn_can_be_stopped(
     await turns.accept(await _question(workplace, "m1"), place=PLACE_OF_ADA, kind=kind)
     async with _running(turns, screen):
         await screen.until(lambda: any(isinstance(event, Delayed) for event in screen.all()))
-        assert turns.stop(screen.turns[0].message_id)
+        assert await turns.stop(screen.turns[0].message_id)
         await screen.until(screen.answers)
     assert {answer.text for answer in screen.answers()} == {replies.STOPPED}
     assert len(screen.answers()) == (2 if kind == "compare" else 1)

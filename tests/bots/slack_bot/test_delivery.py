@@ -104,7 +104,9 @@ class Talk:
             "via": "event",
             **place,
         }
-        job = TurnJob(message_id=self.message_id, place=where, kind=kind, attempt=attempt)
+        job = TurnJob(
+            message_id=self.message_id, place=where, kind=kind, attempt=attempt, stopped=False
+        )
         turn = ScriptedTurn(list(steps), job=job, audience=self.audience)
         async with asyncio.timeout(30):
             await self.delivery.deliver(turn)
