@@ -39,7 +39,7 @@ $(VENV)/.runtime: pyproject.toml requirements.lock | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python
-	$(PIP) install --quiet --constraint requirements.lock --editable '.[convert,dev]'
+	$(PIP) install --quiet --constraint requirements.lock --editable '.[convert,train,dev]'
 	@touch $@ $(VENV)/.runtime
 
 $(BIN)/python:

@@ -42,6 +42,7 @@ class Row:
         basis: what people did.
         answer_ids: whose ratings made it.
         voters: who, by their pseudonyms.
+        question: as it was asked, without what was served around it.
         question_sha256: of the normalised question, which decides the split.
     """
 
@@ -55,6 +56,7 @@ class Row:
     basis: Basis
     answer_ids: tuple[AnswerId, ...]
     voters: tuple[MemberId, ...]
+    question: str
     question_sha256: str
 
     def trl(self) -> dict[str, Any]:
@@ -245,6 +247,7 @@ def _common(
 ) -> dict[str, Any]:
     question = question_sha256(answer.question)
     return {
+        "question": answer.question,
         "prompt": answer.prompt,
         "basis": basis,
         "answer_ids": (answer.id, *others),

@@ -1,0 +1,240 @@
+"""Snapshots: the training rows of a workspace at one moment, written down with their hash.
+
+A snapshot is a folder: `<kind>.<split>.jsonl` in TRL's schemas, `rows.jsonl` with where each row
+comes from, and `manifest.json`. The same ratings under the same rules give the same hash, so a run
+can say what it learnt from; a person who is forgotten is in no later snapshot.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from feedback.near_duplicates import without_near_duplicates
+from feedback.rows import Compiled, Kind, Row, Split, compile_rows
+from feedback.rules import Rules
+from feedback.scrubbing import Scrubbed, Scrubber
+from storage.identity import WorkspaceId
+from storage.pool import Pool
+from storage.rated import Rated, RatedAnswer, RatedComparison
+
+if TYPE_CHECKING:
+    import datasets
+
+PAGE: Final = 500
+"""Records that are read at once."""
+FORMAT: Final = 1
+"""Of the folder; a reader refuses what it does not know."""
+
+Scrub = Callable[[str], Scrubbed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthBias:
+    """Whether people prefer what is longer, in characters: a loop that learns it talks ever more.
+
+    Attributes:
+        pairs: preference pairs of answers, without corrections.
+        longer_chosen: share of them whose chosen side is the longer one; None without pairs.
+        mean_difference: of the chosen side's length over the rejected one's; likewise.
+    """
+
+    pairs: int
+    longer_chosen: float | None
+    mean_difference: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Training rows of one moment.
+
+    Attributes:
+        sha256: of rows and rules; the snapshot's name.
+        rows: in the order of their ids.
+        left_out: what was not used, by reason.
+        scrubbed: what was taken out of prompts, by kind.
+    """
+
+    sha256: str
+    workspace_id: WorkspaceId
+    rules: Rules
+    rows: tuple[Row, ...]
+    left_out: Mapping[str, int]
+    scrubbed: Mapping[str, int]
+    length_bias: LengthBias
+
+    def of(self, kind: Kind, split: Split) -> list[Row]:
+        """The rows of a kind and a split."""
+        return [row for row in self.rows if (row.kind, row.split) == (kind, split)]
+
+    def dataset(self, kind: Kind, split: Split) -> "datasets.Dataset":
+        """The same as TRL's trainers take them, with each row's id."""
+        import datasets
+
+        return datasets.Dataset.from_list(
+            [{**row.trl(), "id": row.id} for row in self.of(kind, split)]
+        )
+
+
+async def snapshot(pool: Pool, *, workspace_id: WorkspaceId, rules: Rules) -> Snapshot:
+    """Read a workspace's ratings and compile them.
+
+    Raises:
+        StorageUnavailable: safe to retry.
+    """
+    rated = Rated(pool)
+    answers: list[RatedAnswer] = []
+    while page := await rated.answers(
+        workspace_id=workspace_id, after=answers[-1].id if answers else None, limit=PAGE
+    ):
+        answers += page
+    comparisons: list[RatedComparison] = []
+    while found := await rated.comparisons(
+        workspace_id=workspace_id, after=comparisons[-1].id if comparisons else None, limit=PAGE
+    ):
+        comparisons += found
+    return compiled_snapshot(
+        answers, comparisons, workspace_id=workspace_id, rules=rules, scrub=Scrubber().scrub
+    )
+
+
+def compiled_snapshot(
+    answers: Sequence[RatedAnswer],
+    comparisons: Sequence[RatedComparison],
+    *,
+    workspace_id: WorkspaceId,
+    rules: Rules,
+    scrub: Scrub,
+) -> Snapshot:
+    """The snapshot of what was read."""
+    compiled = compile_rows(answers, comparisons, rules=rules)
+    scrubbed: Counter[str] = Counter()
+    clean = [row for row in _scrubbed(compiled, scrub, scrubbed)]
+    rows = without_near_duplicates(
+        clean, threshold=rules.near_duplicate, left_out=compiled.left_out
+    )
+    return Snapshot(
+        sha256=_sha256(rows, rules),
+        workspace_id=workspace_id,
+        rules=rules,
+        rows=tuple(rows),
+        left_out={reason: count for reason, count in sorted(compiled.left_out.items()) if count},
+        scrubbed=dict(sorted(scrubbed.items())),
+        length_bias=length_bias(rows),
+    )
+
+
+def _scrubbed(compiled: Compiled, scrub: Scrub, found: Counter[str]) -> Iterator[Row]:
+    """Rows with clean prompts; a row that would teach to say what was found is left out."""
+    known: dict[str, Scrubbed] = {}
+
+    def clean(text: str) -> Scrubbed:
+        if text not in known:
+            known[text] = scrub(text)
+        return known[text]
+
+    for row in compiled.rows:
+        if clean(row.chosen).found or (row.rejected and clean(row.rejected).found):
+            compiled.left_out["it would teach personal data or a secret"] += 1
+            continue
+        for message in row.prompt:
+            found.update(clean(message["content"]).found)
+        prompt = tuple({**each, "content": clean(each["content"]).text} for each in row.prompt)
+        yield replace(row, prompt=prompt, question=clean(row.question).text)
+
+
+def length_bias(rows: Sequence[Row]) -> LengthBias:
+    """How the lengths of preferred answers compare; corrections are people's own words."""
+    differences = [
+        len(row.chosen) - len(row.rejected)
+        for row in rows
+        if row.rejected is not None and row.basis != "correction"
+    ]
+    if not differences:
+        return LengthBias(pairs=0, longer_chosen=None, mean_difference=None)
+    return LengthBias(
+        pairs=len(differences),
+        longer_chosen=statistics.fmean(difference > 0 for difference in differences),
+        mean_difference=statistics.fmean(differences),
+    )
+
+
+# -- On disk --------------------------------------------------------------------------------------
+
+
+def write(found: Snapshot, directory: Path) -> Path:
+    """Write a snapshot as `<directory>/<sha256>`, whole or not at all; writing it again is no work.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    folder = directory / found.sha256
+    if folder.exists():
+        return folder
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = directory / f".{found.sha256}.{os.getpid()}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    for kind in get_args(Kind):
+        for split in get_args(Split):
+            rows = found.of(kind, split)
+            _write_lines(unfinished / f"{kind}.{split}.jsonl", [row.trl() for row in rows])
+    _write_lines(unfinished / "rows.jsonl", [_provenance(row) for row in found.rows])
+    manifest = json.dumps(_manifest(found), ensure_ascii=False, indent=2, default=str)
+    (unfinished / "manifest.json").write_text(manifest + "\n")
+    unfinished.rename(folder)
+    return folder
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _provenance(row: Row) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "split": row.split,
+        "basis": row.basis,
+        "answer_ids": [str(each) for each in row.answer_ids],
+        "voters": [str(each) for each in row.voters],
+        "question_sha256": row.question_sha256,
+    }
+
+
+def _manifest(found: Snapshot) -> dict[str, Any]:
+    counts = Counter(f"{row.kind}.{row.split}" for row in found.rows)
+    return {
+        "format": FORMAT,
+        "sha256": found.sha256,
+        "workspace_id": str(found.workspace_id),
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rules": _rules(found.rules),
+        "rows": dict(sorted(counts.items())),
+        "left_out": found.left_out,
+        "scrubbed": found.scrubbed,
+        "length_bias": asdict(found.length_bias),
+    }
+
+
+def _rules(rules: Rules) -> dict[str, Any]:
+    return {**asdict(rules), "quarantined": sorted(str(each) for each in rules.quarantined)}
+
+
+def _sha256(rows: Sequence[Row], rules: Rules) -> str:
+    digest = hashlib.sha256()
+    for part in (
+        {"format": FORMAT, **_rules(rules)},
+        *({**row.trl(), "id": row.id} for row in rows),
+    ):
+        digest.update(json.dumps(part, sort_keys=True, default=str).encode() + b"\n")
+    return digest.hexdigest()
