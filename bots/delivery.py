@@ -140,7 +140,7 @@ class Delivery:
 
         def working(note: str) -> None:
             if turn.message_id not in self._told:  # what was said then is still true
-                edits.put(0, partial(screen.working, note))
+                edits.put(0, partial(screen.working, note), paced=not screen.free_notes)
 
         working(SEARCHING)
         text = ""

@@ -16,7 +16,7 @@ class Screen(Protocol):
 
     @property
     def free_notes(self) -> bool:
-        """Whether `working` costs no edit, so that the first words need not wait for it."""
+        """Whether `working` costs no edit now, so that the first words need not wait for it."""
 
     async def working(self, note: str) -> None:
         """Show what happens before there is text."""

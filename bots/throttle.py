@@ -59,7 +59,7 @@ class Edits(Generic[Key, Value]):
         self._send = send
         self._interval_s = interval_s
         self._concurrency = concurrency
-        self._previews: dict[Key, Value] = {}
+        self._previews: dict[Key, tuple[Value, bool]] = {}
         self._finals: dict[Key, _Final[Value]] = {}
         self._due: dict[Key, float] = {}
         self._sending: set[Key] = set()
@@ -87,10 +87,14 @@ class Edits(Generic[Key, Value]):
         for final in self._finals.values():
             final.sent.cancel()
 
-    def put(self, key: Key, value: Value) -> None:
-        """Show this preview when the message's turn comes, unless a newer one comes first."""
+    def put(self, key: Key, value: Value, *, paced: bool = True) -> None:
+        """Show this preview when the message's turn comes, unless a newer one comes first.
+
+        Args:
+            paced: whether the platform counts it, so that the next one must keep its distance.
+        """
         if key not in self._finals:
-            self._previews[key] = value
+            self._previews[key] = (value, paced)
             self._changed.set()
 
     async def finish(self, key: Key, value: Value) -> None:
@@ -151,15 +155,16 @@ class Edits(Generic[Key, Value]):
 
     async def _send_one(self, key: Key) -> None:
         final = self._finals.get(key)
-        value = final.value if final is not None else self._previews.pop(key)
+        value, paced = (final.value, True) if final is not None else self._previews.pop(key)
         loop = asyncio.get_running_loop()
-        self._due[key] = loop.time() + self._interval_s
+        if paced:
+            self._due[key] = loop.time() + self._interval_s
         try:
             await self._send(key, value)
         except RetryAfter as error:
             self._blocked_until = max(self._blocked_until, loop.time() + error.after_s)
             if final is None and key not in self._finals:
-                self._previews.setdefault(key, value)
+                self._previews.setdefault(key, (value, paced))
         except Exception as error:
             if final is None:
                 logger.warning("a preview was lost: %s", error, extra={"action": "preview_lost"})

@@ -79,6 +79,14 @@ class DiscordCalls:
         self._client = client
         self._timeout_s = timeout_s
 
+    @property
+    def user_id(self) -> str:
+        """Of the app's own user."""
+        user = self._client.user
+        if user is None:
+            raise RuntimeError("the client is not logged in")
+        return str(user.id)
+
     # -- Messages ---------------------------------------------------------------------------------
 
     async def send(
