@@ -177,6 +177,28 @@ class Conversations:
         """Whether the assistant was ever asked in the thread."""
         return await self.last_question(thread_ref, audience=audience) is not None
 
+    async def thread_of(self, message_id: MessageId, *, audience: Audience) -> str | None:
+        """The platform's name of a question's thread; None where it is not the audience's."""
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT t.platform_ref FROM threads t JOIN messages m ON m.thread_id = t.id"
+                " WHERE m.id = %s AND t.scope_id = %s",
+                [message_id, audience.place_id],
+            )
+            row = await found.fetchone()
+            return str(row[0]) if row is not None else None
+
+    async def name_thread(self, message_id: MessageId, ref: str, *, audience: Audience) -> None:
+        """Call a question's thread `ref`: its place on the platform came after the question."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE threads t SET platform_ref = %s FROM messages m"
+                " WHERE m.id = %s AND t.id = m.thread_id AND t.scope_id = %s"
+                " AND NOT EXISTS (SELECT 1 FROM threads other"
+                "  WHERE other.scope_id = t.scope_id AND other.platform_ref = %s)",
+                [ref, message_id, audience.place_id, ref],
+            )
+
     async def last_question(self, thread_ref: str, *, audience: Audience) -> MessageId | None:
         """The newest question of a thread that the assistant was asked."""
         async with self._pool.connection() as connection:

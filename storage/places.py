@@ -70,7 +70,16 @@ class Places:
         """Note that a workspace has the app again: its data stays."""
         await self._set_removed(platform, platform_id, removed=False)
 
-    async def purge_removed(self, grace_s: float, *, files_dir: Path) -> int:
+    async def workspaces(self, platform: str) -> list[str]:
+        """The platform's ids of its workspaces that have the app."""
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT platform_id FROM workspaces WHERE platform = %s AND removed_at IS NULL",
+                [platform],
+            )
+            return [row[0] for row in await found.fetchall()]
+
+    async def purge_removed(self, platform: str, grace_s: float, *, files_dir: Path) -> int:
         """Delete all data of workspaces that removed the app more than `grace_s` seconds ago.
 
         Killed at any point, it leaves the workspace to the next call.
@@ -84,8 +93,9 @@ class Places:
         """
         async with self._pool.connection() as connection:
             due = await connection.execute(
-                "SELECT id FROM workspaces WHERE removed_at < now() - make_interval(secs => %s)",
-                [grace_s],
+                "SELECT id FROM workspaces WHERE platform = %s"
+                " AND removed_at < now() - make_interval(secs => %s)",
+                [platform, grace_s],
             )
             workspace_ids = [WorkspaceId(row[0]) for row in await due.fetchall()]
         return sum([await self._purge(id_, grace_s, files_dir) for id_ in workspace_ids])

@@ -2,7 +2,7 @@
 
 One workspace by a token in the settings, or several by OAuth v2, whose tokens stand encrypted in
 the database and are renewed before they expire. What a workspace removes is gone at once; its data
-follows after a time of grace (`purge_for_ever`).
+follows after a time of grace (`bots.removal`).
 """
 
 import asyncio
@@ -24,7 +24,6 @@ from bots.settings import SlackSettings
 from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.contract import scopes
 from bots.slack_bot.web_api import SlackCalls, code_of
-from storage.errors import StorageError
 from storage.installations import Installations
 from storage.places import Places
 
@@ -36,8 +35,6 @@ RENEW_BEFORE_S = 7200.0
 """Before a token expires; Slack's live 12 hours."""
 BELIEVED_S = 30.0
 """How long a token is used without a look into the database, where others may have changed it."""
-DAY_S = 86_400.0
-PURGE_EVERY_S = 3600.0
 
 
 class InstallRefused(Exception):
@@ -271,22 +268,6 @@ def register(app: AsyncApp, context: SlackContext, workspaces: Workspaces) -> No
 
     app.event("app_uninstalled", middleware=[remove])(nothing_more)
     app.event("tokens_revoked", middleware=[revoke])(nothing_more)
-
-
-async def purge_for_ever(context: SlackContext, *, grace_days: float, files_dir: Any) -> None:
-    """Delete the data of workspaces that removed the app longer ago than the time of grace."""
-    while True:
-        try:
-            purged = await context.places.purge_removed(grace_days * DAY_S, files_dir=files_dir)
-            if purged:
-                logger.info(
-                    "the data of %d workspaces was deleted",
-                    purged,
-                    extra={"action": "workspaces_purged"},
-                )
-        except StorageError as error:
-            logger.warning("nothing was purged: %s", error, extra={"action": "purge_failed"})
-        await asyncio.sleep(min(PURGE_EVERY_S, max(1.0, grace_days * DAY_S)))
 
 
 def _token_of(answer: Mapping[str, Any], *, bot_id: str) -> Token:

@@ -15,15 +15,17 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.administration import Administration
 from bots.errors import ServiceMissing
+from bots.redaction import redact_logs
+from bots.removal import purge_for_ever
 from bots.settings import Settings, SlackSettings
 from bots.slack_bot.app import build_app
 from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.delivery import slack_delivery
 from bots.slack_bot.fetching import serve_files
 from bots.slack_bot.http import serving
-from bots.slack_bot.oauth import Token, Workspaces, purge_for_ever
+from bots.slack_bot.oauth import Token, Workspaces
 from bots.slack_bot.people import People
-from bots.slack_bot.redaction import redact_logs
+from bots.slack_bot.redaction import TOKENS
 from bots.slack_bot.socket import Watchdog, socket_url
 from bots.slack_bot.turn import prepared
 from bots.slack_bot.web_api import code_of
@@ -60,7 +62,7 @@ async def run(settings: Settings) -> None:
         StorageError: the database does not answer or is not of this version.
     """
     require_way_in(settings.slack)
-    redact_logs(secrets_of(settings.slack))
+    redact_logs(TOKENS, settings.slack)
     async with web_client(settings.slack) as client:
         own, url = await verify(settings.slack, client)
         async with open_workplace(settings) as workplace:
@@ -78,11 +80,12 @@ async def _serve(settings: Settings, opened: _Opened, url: str | None) -> None:
     async with contextlib.AsyncExitStack() as stack:
         if slack.mode == "http" or slack.oauth:
             await stack.enter_async_context(serving(app, opened.workspaces, slack))
-        files_dir = settings.home / "files"
         work: list[Coroutine[Any, Any, None]] = [
             context.turns.run(prepared(context, delivery.deliver)),
             serve_files(context),
-            purge_for_ever(context, grace_days=slack.uninstall_grace_days, files_dir=files_dir),
+            purge_for_ever(
+                context.workplace, platform=SURFACE, grace_days=slack.uninstall_grace_days
+            ),
         ]
         if slack.mode == "socket":
             watchdog = Watchdog(
@@ -227,12 +230,6 @@ async def _ask(call: Callable[[], Awaitable[T]], variable: str) -> T:
 _PASSING = (
     *("ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout"),
 )
-
-
-def secrets_of(settings: SlackSettings) -> tuple[str, ...]:
-    """Every secret of the settings, to be hidden in logs."""
-    found = (getattr(settings, name) for name in type(settings).model_fields)
-    return tuple(value.get_secret_value() for value in found if isinstance(value, SecretStr))
 
 
 def _value(secret: SecretStr | None) -> str:

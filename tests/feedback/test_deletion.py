@@ -122,14 +122,15 @@ async def test_a_removed_workspace_goes_after_its_time_of_grace_unless_it_comes_
     public = await answered(team.general)
     await feedback.vote(answer_id=public.answers[0], audience=team.general, value=1)
     await deliver(pool)
-    assert await places.purge_removed(0, files_dir=files_dir) == 0
+    assert await places.purge_removed("web", 0, files_dir=files_dir) == 0
     await places.remove_workspace("web", "T")
     await places.restore_workspace("web", "T")
-    assert await places.purge_removed(0, files_dir=files_dir) == 0
+    assert await places.purge_removed("web", 0, files_dir=files_dir) == 0
     await places.remove_workspace("web", "T")
-    assert await places.purge_removed(3600, files_dir=files_dir) == 0
+    assert await places.purge_removed("web", 3600, files_dir=files_dir) == 0
+    assert await places.purge_removed("slack", 0, files_dir=files_dir) == 0
     assert await still_there(documents, team.general)
-    assert await places.purge_removed(0, files_dir=files_dir) == 1
+    assert await places.purge_removed("web", 0, files_dir=files_dir) == 1
     for table in ("workspaces", "documents", "messages", "votes", "members", "term_frequencies"):
         assert await rows(pool, f"SELECT 1 FROM {table}") == []
     assert await rows(pool, "SELECT 1 FROM procrastinate_jobs WHERE queue_name = 'chat'") == []

@@ -5,8 +5,11 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from pydantic import SecretStr
 
-from bots.slack_bot.redaction import redact, redact_logs
+from bots.redaction import redact, redact_logs
+from bots.settings import SlackSettings
+from bots.slack_bot.redaction import TOKENS as PATTERN
 from engine.logs import JsonFormatter
 
 TOKENS = (
@@ -32,8 +35,8 @@ def written() -> Iterator[io.StringIO]:
 
 @pytest.mark.parametrize("token", TOKENS)
 def test_tokens_are_hidden_wherever_they_stand(token: str) -> None:
-    assert token not in redact(f"a {token}, b")
-    assert redact(f"a {token} b") == "a [hidden] b"
+    assert token not in redact(f"a {token}, b", PATTERN)
+    assert redact(f"a {token} b", PATTERN) == "a [hidden] b"
 
 
 @pytest.mark.parametrize(
@@ -41,17 +44,17 @@ def test_tokens_are_hidden_wherever_they_stand(token: str) -> None:
     ["wss://x.example/link/?ticket=abc-1&app_id=A", "GET /r?code=12.34&state=s-1", "Bearer abc"],
 )
 def test_addresses_lose_their_secrets(text: str) -> None:
-    shown = redact(text)
+    shown = redact(text, PATTERN)
     assert all(secret not in shown for secret in ("abc", "12.34", "s-1"))
 
 
 def test_ordinary_text_is_left_alone() -> None:
     text = "no socket: the address was refused (408); next try in 0.5 s"
-    assert redact(text) == text
+    assert redact(text, PATTERN) == text
 
 
 def test_every_part_of_a_record_is_redacted(written: io.StringIO) -> None:
-    redact_logs(("s1gning-secret",))
+    redact_logs(PATTERN, SlackSettings(signing_secret=SecretStr("s1gning-secret")))
     logger = logging.getLogger("slack_sdk.web.async_client")
     try:
         raise ValueError(f"token={TOKENS[0]}")
