@@ -44,7 +44,8 @@ class Edits(Generic[Key, Value]):
 
     Args of the constructor:
         send: sends one edit and has its own deadline; may raise `RetryAfter`, which holds back
-            everything. What else it raises ends a preview silently, and a final text loudly.
+            everything, or all previews where one of them was refused. What else it raises ends a
+            preview silently, and a final text loudly.
         interval_s: least seconds between the beginnings of two previews of one message.
         concurrency: edits under way at once.
     """
@@ -64,6 +65,7 @@ class Edits(Generic[Key, Value]):
         self._due: dict[Key, float] = {}
         self._sending: set[Key] = set()
         self._blocked_until = 0.0
+        self._previews_blocked_until = 0.0
         self._changed = asyncio.Event()
         self._senders: list[asyncio.Task[None]] = []
 
@@ -147,6 +149,8 @@ class Edits(Generic[Key, Value]):
         for key in self._finals:
             if key not in self._sending:
                 return key, None
+        if now < self._previews_blocked_until:
+            return None, self._previews_blocked_until - now
         waiting = [key for key in self._previews if key not in self._sending]
         for key in waiting:
             if self._due.get(key, 0.0) <= now:
@@ -162,8 +166,12 @@ class Edits(Generic[Key, Value]):
         try:
             await self._send(key, value)
         except RetryAfter as error:
-            self._blocked_until = max(self._blocked_until, loop.time() + error.after_s)
-            if final is None and key not in self._finals:
+            until = loop.time() + error.after_s
+            if final is not None:
+                self._blocked_until = max(self._blocked_until, until)
+                return
+            self._previews_blocked_until = max(self._previews_blocked_until, until)
+            if key not in self._finals:
                 self._previews.setdefault(key, (value, paced))
         except Exception as error:
             if final is None:

@@ -92,6 +92,18 @@ async def test_a_refusal_holds_everything_back_and_drops_nothing() -> None:
     assert set(platform.taken) == {("m", "end"), ("other", "preview")}
 
 
+async def test_the_pace_of_previews_does_not_hold_back_a_last_text() -> None:
+    platform = Platform()
+    platform.open.set()
+    platform.fails = [RetryAfter(WITHIN_S)]
+    async with Edits(platform.send, interval_s=0.0, concurrency=1) as edits:
+        edits.put("m", "preview")
+        await platform.until(lambda: platform.begun)
+        async with asyncio.timeout(WITHIN_S / 2):
+            await edits.finish("m", "end")
+    assert platform.taken == [("m", "end")]
+
+
 async def test_a_failed_preview_is_silent_and_a_failed_last_text_is_not() -> None:
     platform = Platform()
     platform.open.set()
