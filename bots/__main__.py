@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bots import check, console
+from bots import check, console, feedback_console
 from bots.errors import AlreadyRunning, BotsError, InputUnusable, PartFailed
 from bots.settings import Settings
 from engine.errors import EngineError, SettingsInvalid
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add.set_defaults(run=_slack)
     check.add_verb(verbs)
     console.add_verbs(verbs)
+    feedback_console.add_verbs(verbs)
     return parser
 
 

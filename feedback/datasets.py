@@ -22,14 +22,13 @@ from feedback.rows import Compiled, Kind, Row, Split, compile_rows
 from feedback.rules import Rules
 from feedback.scrubbing import Scrubbed, Scrubber
 from storage.identity import WorkspaceId
+from storage.members import Members
 from storage.pool import Pool
 from storage.rated import Rated, RatedAnswer, RatedComparison
 
 if TYPE_CHECKING:
     import datasets
 
-PAGE: Final = 500
-"""Records that are read at once."""
 FORMAT: Final = 1
 """Of the folder; a reader refuses what it does not know."""
 
@@ -84,22 +83,14 @@ class Snapshot:
 
 
 async def snapshot(pool: Pool, *, workspace_id: WorkspaceId, rules: Rules) -> Snapshot:
-    """Read a workspace's ratings and compile them.
+    """Read a workspace's ratings and compile them; who is quarantined does not count.
 
     Raises:
         StorageUnavailable: safe to retry.
     """
-    rated = Rated(pool)
-    answers: list[RatedAnswer] = []
-    while page := await rated.answers(
-        workspace_id=workspace_id, after=answers[-1].id if answers else None, limit=PAGE
-    ):
-        answers += page
-    comparisons: list[RatedComparison] = []
-    while found := await rated.comparisons(
-        workspace_id=workspace_id, after=comparisons[-1].id if comparisons else None, limit=PAGE
-    ):
-        comparisons += found
+    kept_out = await Members(pool).quarantined(workspace_id)
+    rules = replace(rules, quarantined=rules.quarantined | kept_out)
+    answers, comparisons = await Rated(pool).everything(workspace_id)
     return compiled_snapshot(
         answers, comparisons, workspace_id=workspace_id, rules=rules, scrub=Scrubber().scrub
     )

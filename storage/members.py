@@ -74,6 +74,46 @@ class Members:
                 details={},
             )
 
+    async def quarantined(self, workspace_id: WorkspaceId) -> frozenset[MemberId]:
+        """People of a workspace whose ratings do not count."""
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT id FROM members WHERE workspace_id = %s AND quarantined_at IS NOT NULL",
+                [workspace_id],
+            )
+            return frozenset(MemberId(row[0]) for row in await found.fetchall())
+
+    async def quarantine(
+        self, member_id: MemberId, *, workspace_id: WorkspaceId, on: bool, by: MemberId | None
+    ) -> bool:
+        """Let a person's ratings count no longer, or again, with a row in the audit.
+
+        The ratings stay stored: rankings and training rows are made without them from now on.
+
+        Args:
+            by: the administrator; None for the operator of the machine.
+
+        Returns:
+            Whether it changed anything.
+        """
+        async with self._pool.connection() as connection:
+            changed = await connection.execute(
+                "UPDATE members SET quarantined_at = CASE WHEN %(on)s THEN now() END"
+                " WHERE id = %(id)s AND workspace_id = %(workspace)s"
+                " AND (quarantined_at IS NOT NULL) <> %(on)s",
+                {"id": member_id, "workspace": workspace_id, "on": on},
+            )
+            if changed.rowcount:
+                await add_entry(
+                    connection,
+                    workspace_id=workspace_id,
+                    member_id=by,
+                    action="member_quarantined" if on else "member_released",
+                    subject_id=member_id,
+                    details={},
+                )
+            return bool(changed.rowcount)
+
 
 async def forget(pool: Pool, member_id: MemberId, *, files_dir: Path) -> Forgotten:
     """Delete a person: the row itself, and everything that is theirs alone.

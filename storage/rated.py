@@ -24,6 +24,9 @@ from storage.identity import (
 from storage.pool import Pool
 from storage.ratings import ComparisonId, Winner
 
+PAGE = 500
+"""Records that are read at once."""
+
 Readers = Literal["workspace", "channel", "member"]
 """Whose a document is: everybody's in the workspace, a channel's, a person's own."""
 
@@ -196,6 +199,34 @@ class Rated:
             for row in rows
             if row[1] in answers and row[2] in answers  # else it was deleted between two reads
         ]
+
+    async def everything(
+        self, workspace_id: WorkspaceId
+    ) -> tuple[list[RatedAnswer], list[RatedComparison]]:
+        """All rated answers and judged comparisons of a workspace, read page by page."""
+        answers: list[RatedAnswer] = []
+        while page := await self.answers(
+            workspace_id=workspace_id, after=answers[-1].id if answers else None, limit=PAGE
+        ):
+            answers += page
+        judged: list[RatedComparison] = []
+        while found := await self.comparisons(
+            workspace_id=workspace_id, after=judged[-1].id if judged else None, limit=PAGE
+        ):
+            judged += found
+        return answers, judged
+
+    async def workspaces(self) -> list[tuple[WorkspaceId, str]]:
+        """Workspaces in which somebody rated something, with their platforms; the oldest first."""
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT w.id, w.platform FROM workspaces w WHERE EXISTS (SELECT FROM members m"
+                " WHERE m.workspace_id = w.id AND (EXISTS (SELECT FROM votes"
+                " WHERE member_id = m.id) OR EXISTS (SELECT FROM corrections"
+                " WHERE member_id = m.id) OR EXISTS (SELECT FROM comparison_votes"
+                " WHERE member_id = m.id))) ORDER BY w.created_at, w.id"
+            )
+            return [(WorkspaceId(row[0]), row[1]) for row in await found.fetchall()]
 
     async def _read(self, condition: SQL, values: Mapping[str, object]) -> list[RatedAnswer]:
         async with self._pool.connection() as connection:

@@ -290,7 +290,9 @@ class Ratings:
     async def battles(
         self, *, workspace_id: WorkspaceId, channel_id: ChannelId | None = None
     ) -> list[Battle]:
-        """The judgements of a workspace, or of one channel; of different models, the oldest first.
+        """The judgements of a workspace, or of one channel, that count; the oldest first.
+
+        They are of different models, and by people who are not quarantined.
 
         Raises:
             StorageUnavailable: safe to retry.
@@ -304,7 +306,9 @@ class Ratings:
                 " JOIN comparisons c ON c.id = v.comparison_id"
                 " JOIN answers l ON l.id = c.left_answer JOIN answers r ON r.id = c.right_answer"
                 " JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id"
+                " JOIN members u ON u.id = v.member_id"
                 " WHERE t.workspace_id = %(workspace)s AND l.model <> r.model"
+                " AND u.quarantined_at IS NULL"
                 " AND (%(channel)s::uuid IS NULL OR t.scope_id = %(channel)s)"
                 " ORDER BY v.created_at, v.comparison_id, v.member_id",
                 {"workspace": workspace_id, "channel": channel_id},
