@@ -25,7 +25,8 @@ from tests.benchmarks.answers import MODEL
 from tests.benchmarks.corpus import EMBEDDER, load_embedding, xquad
 from tests.benchmarks.database import temporary_database
 from tests.benchmarks.retrieval import ingest_files, layouts
-from tests.bots.slack_bot.slack_process import SlackProcess, eventually
+from tests.bots.app_process import eventually
+from tests.bots.slack_bot.slack_process import SlackProcess
 from tests.engine.serving import EngineProcess
 from tests.fakes.scripted_model import NAME, ScriptedModel
 from tests.fakes.slack_server import SlackServer

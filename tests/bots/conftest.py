@@ -19,16 +19,21 @@ from bots.workplace import PLACE, Workplace, workplace_on
 from engine.client import EngineClient
 from engine.manifest import Manifest
 from engine.tokenizer import Tokenizer
-from storage.documents import Document
-from storage.identity import Keys
+from storage.documents import Document, Documents, Owner
+from storage.identity import Audience, Identities, Keys
 from storage.ingest import ingest
 from storage.pool import Pool
 from storage.settings import DocumentsSettings, SearchSettings
+from tests.engine.serving import EngineProcess
+from tests.fakes.scripted_model import NAME, ScriptedModel
 
 START_DEADLINE_S = 60.0
 CHECKOUT = Path(__file__).parents[2]
 
+EMBEDDER = "all-minilm-l6-v2"
+
 AddDocument = Callable[[str, str], Awaitable[Document]]
+Learn = Callable[[Audience, str, str, Owner], Awaitable[None]]
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +105,91 @@ def add_document(workplace: Workplace, default_models: Path, tmp_path: Path) -> 
         return await workplace.documents.get(document.id, audience=audience)
 
     return add
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+# ---------------------------------------------------------------- what chat surfaces need
+
+
+@pytest.fixture(scope="session")
+def model_port() -> int:
+    """Where the scripted model of each test listens, as the engine knows it."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def chat_engine(
+    model_port: int, default_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EngineProcess]:
+    """An engine with the real embedder and a scripted model; a test that stops it starts it."""
+    with EngineProcess(
+        home=tmp_path_factory.mktemp("chat-engine"),
+        models={NAME: ScriptedModel(model_port).source},
+        live=NAME,
+        embedder=f"ctranslate2:{default_models / EMBEDDER}",
+        port=free_port(),
+        replicas=1,
+    ) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def chat_engine_url(chat_engine: EngineProcess) -> str:
+    """Address of that engine, the same after a restart."""
+    return chat_engine.url
+
+
+@pytest.fixture
+async def model(model_port: int) -> AsyncIterator[ScriptedModel]:
+    """The model that answers; says that it is so and cites the first source."""
+    async with ScriptedModel(model_port) as model:
+        yield model
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """State folder of the app."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def keys(home: Path) -> Keys:
+    """The keys that the app will use."""
+    return Keys.load(home=home, secret=None)
+
+
+@pytest.fixture
+def identities(pool: Pool, keys: Keys) -> Identities:
+    """People and places as the app finds them."""
+    return Identities(pool=pool, keys=keys)
+
+
+@pytest.fixture
+def learn(pool: Pool, home: Path, default_models: Path, chat_engine_url: str) -> Learn:
+    """Gives an audience a document, ready to be found."""
+    directory = default_models / EMBEDDER
+    tokenizer = Tokenizer.read(directory / Manifest.read(directory, verify=False).tokenizer)
+
+    async def learn(readers: Audience, name: str, text: str, owner: Owner) -> None:
+        settings = DocumentsSettings()
+        documents = Documents(pool=pool, files_dir=home / "files", settings=settings)
+        document = await documents.add(name, text.encode(), audience=readers, owner=owner)
+        async with EngineClient(url=chat_engine_url) as engine:
+            await ingest(
+                document.id,
+                pool=pool,
+                files_dir=home / "files",
+                embed=lambda texts: embed(engine, texts),
+                count_tokens=tokenizer.count,
+                settings=settings,
+            )
+        assert (await documents.get(document.id, audience=readers)).status == "ready"
+
+    return learn

@@ -20,8 +20,9 @@ from psycopg.conninfo import conninfo_to_dict
 from storage.identity import Audience
 from storage.places import Places
 from storage.pool import Pool
+from tests.bots.app_process import eventually
 from tests.bots.slack_bot.conftest import Know
-from tests.bots.slack_bot.slack_process import SlackProcess, eventually
+from tests.bots.slack_bot.slack_process import SlackProcess
 from tests.engine.serving import EngineProcess
 from tests.fakes.scripted_model import ScriptedModel
 from tests.fakes.slack_server import SlackServer
@@ -378,12 +379,12 @@ async def test_a_stream_that_expires_loses_no_word(
 async def test_while_the_engine_is_down_a_message_says_so_and_becomes_the_answer(
     slack: SlackServer,
     app: SlackProcess,
-    slack_engine: EngineProcess,
+    chat_engine: EngineProcess,
     ana: Person,
     team: Channel,
     pool: Pool,
 ) -> None:
-    await asyncio.to_thread(slack_engine.stop, signal.SIGKILL)
+    await asyncio.to_thread(chat_engine.stop, signal.SIGKILL)
     try:
         asked = slack.say(ana, team, f"{slack.mention} {QUESTION}")
         for delivery in list(slack.sockets.deliveries):
@@ -392,7 +393,7 @@ async def test_while_the_engine_is_down_a_message_says_so_and_becomes_the_answer
         await slack.until(lambda: "does not answer" in told.seen, "which says why")
         assert rated(slack, asked) == []
     finally:
-        await asyncio.to_thread(slack_engine.__enter__)
+        await asyncio.to_thread(chat_engine.__enter__)
     answer = await the_answer(slack, asked)
     await settled(slack, pool)
     assert answer.ts == told.ts
@@ -574,10 +575,10 @@ async def test_two_sockets_of_a_restart_do_not_answer_twice(
     team: Channel,
     home: Path,
     database_url: str,
-    slack_engine_url: str,
+    chat_engine_url: str,
     pool: Pool,
 ) -> None:
-    other = SlackProcess(slack, home=home, database_url=database_url, engine_url=slack_engine_url)
+    other = SlackProcess(slack, home=home, database_url=database_url, engine_url=chat_engine_url)
     async with other:
         await slack.sockets.connected(2)
         asked = [slack.say(ana, team, f"{slack.mention} {QUESTION} ({n})") for n in range(6)]

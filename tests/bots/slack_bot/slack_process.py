@@ -1,30 +1,16 @@
 """`python -m bots slack` as a process of its own, beside a fake Slack."""
 
-import asyncio
-import os
-import re
-import signal
-import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from tests.bots.app_process import START_DEADLINE_S, STOP_DEADLINE_S, AppProcess
 from tests.fakes.slack_server import SlackServer
 
-CHECKOUT = Path(__file__).parents[3]
-START_DEADLINE_S = 60.0
-STOP_DEADLINE_S = 15.0
-POLL_S = 0.05
 
-
-class SlackProcess:
-    """The app over Socket Mode; a context manager that starts it and ends it with SIGTERM.
+class SlackProcess(AppProcess):
+    """The app over Socket Mode.
 
     Args of the constructor:
         slack: the Slack that `PARLEY_SLACK__BASE_URL` names.
-        home: state folder; the log is `slack.log` in it.
-        environment: further settings, as `PARLEY_…` names them.
     """
 
     def __init__(
@@ -36,118 +22,33 @@ class SlackProcess:
         engine_url: str,
         **environment: str,
     ) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PARLEY_")}
-        self.environment = {
-            **kept,
-            "PARLEY_HOME": str(home),
-            "PARLEY_DATABASE__URL": database_url,
-            "PARLEY_ENGINE__URL": engine_url,
+        platform = {
             "PARLEY_SLACK__BASE_URL": slack.base_url,
             "PARLEY_SLACK__BOT_TOKEN": slack.bot_token,
             "PARLEY_SLACK__APP_TOKEN": slack.app_token,
-            **environment,
         }
+        super().__init__(
+            "slack",
+            home=home,
+            database_url=database_url,
+            engine_url=engine_url,
+            **platform | environment,
+        )
         self._slack = slack
-        self._log = home / "slack.log"
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._process is not None and self._process.returncode is None:
-            await self.stop()
 
     @property
-    def log(self) -> str:
-        """What the process has logged so far, over all its starts."""
-        return self._log.read_text() if self._log.exists() else ""
+    def opened(self) -> int:
+        return self._slack.sockets.opened
 
-    async def start(self, *, connected: bool = True) -> None:
-        """Start the process, and wait until it has a socket.
-
-        Args:
-            connected: False = return at once.
-
-        Raises:
-            AssertionError: it ended, or had no socket in time.
-        """
-        opened = self._slack.sockets.opened
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bots", "slack"),
-                cwd=CHECKOUT,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-            )
-        if not connected:
-            return
-        ended = asyncio.ensure_future(self._process.wait())
-        waiting = asyncio.ensure_future(
-            self._slack.until(
-                lambda: self._slack.sockets.opened > opened and self._slack.sockets.connections,
-                f"a socket of the app\n{self.log}",
-                within_s=START_DEADLINE_S,
-            )
+    async def connected(self, opened: int) -> None:
+        sockets = self._slack.sockets
+        await self._slack.until(
+            lambda: sockets.opened > opened and sockets.connections,
+            "a socket of the app",
+            within_s=START_DEADLINE_S,
         )
-        try:
-            await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            assert not ended.done(), f"the app ended:\n{self.log}"
-            await waiting
-        finally:
-            ended.cancel()
-            waiting.cancel()
 
-    async def stop(self) -> int:
-        """Ask it to stop; returns its exit code."""
-        return await self._end(signal.SIGTERM)
-
-    async def kill(self) -> None:
-        """End it in the middle of whatever it does, and wait until its sockets are gone."""
-        await self._end(signal.SIGKILL)
+    async def disconnected(self) -> None:
         await self._slack.until(
             lambda: not self._slack.sockets.connections, "no sockets", within_s=STOP_DEADLINE_S
         )
-
-    async def _end(self, number: signal.Signals) -> int:
-        assert self._process is not None
-        self._process.send_signal(number)
-        try:
-            async with asyncio.timeout(STOP_DEADLINE_S):
-                return await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
-            raise AssertionError(f"the app does not stop:\n{self.log}") from None
-
-    @property
-    def resident_mb(self) -> float:
-        """Resident memory of the process now, in MiB."""
-        assert self._process is not None
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) / 1024
-
-
-async def eventually(
-    check: Callable[[], Awaitable[bool]], what: str, *, within_s: float = 30.0
-) -> None:
-    """Wait for something of which nobody tells (a row, a file), by looking again and again.
-
-    Raises:
-        AssertionError: it was not so in time.
-    """
-    try:
-        async with asyncio.timeout(within_s):
-            while not await check():  # noqa: ASYNC110
-                await asyncio.sleep(POLL_S)
-    except TimeoutError:
-        raise AssertionError(f"not within {within_s:g} s: {what}") from None

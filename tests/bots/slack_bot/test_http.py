@@ -15,8 +15,9 @@ from bots.slack_bot.contract import scopes
 from storage.identity import Keys
 from storage.installations import Installations
 from storage.pool import Pool
-from tests.bots.slack_bot.conftest import Know, Running, free_port
-from tests.bots.slack_bot.slack_process import eventually
+from tests.bots.app_process import eventually
+from tests.bots.conftest import free_port
+from tests.bots.slack_bot.conftest import Know, Running
 from tests.fakes.scripted_model import ScriptedModel
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Workspace

@@ -12,7 +12,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.settings import SlackSettings
 from bots.slack_bot.socket import Watchdog, socket_url
-from tests.bots.slack_bot.slack_process import eventually
+from tests.bots.app_process import eventually
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel, Person
 
