@@ -18,6 +18,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.channel_settings import ChannelSettings, load
 from bots.comparisons import kind_for
+from bots.listening import EMPTY, NOT_NOW, addressed
 from bots.messages import Question
 from bots.slack_bot.commands import ASK_USAGE, Command, ask_by_command, question_of
 from bots.slack_bot.context import SURFACE, SlackContext
@@ -34,9 +35,6 @@ BEFORE_ACK_S = 2.5
 """For what is stored before the ack, which Slack wants within 3 s."""
 LAST_ATTEMPT = 3
 """Slack delivers an event three more times; after that nobody would ever answer."""
-
-EMPTY = "Ask me something: mention me with a question, and I answer from this channel's documents."
-NOT_NOW = "I cannot take your question at the moment; please ask again in a few minutes."
 
 _AFTER_ACK = "parley_after_ack"
 
@@ -95,7 +93,15 @@ async def _take(
         await accept_files(context, body, body["event"])
     settings = await load(context.places, here.channel_id)
     ours = heard.thread_ts is not None and await _is_ours(context, heard, here)
-    if not _addressed(heard, settings, ours=ours):
+    meant = addressed(
+        settings,
+        calling=heard.calling,
+        bot=asker.bot,
+        for_others=heard.for_others,
+        threaded=heard.thread_ts is not None,
+        ours=ours,
+    )
+    if not meant:
         return None
     refusal = judged(asker, settings, context.people.known(client, asker.user))
     if refusal is not None:
@@ -143,17 +149,6 @@ async def _is_ours(context: SlackContext, heard: Heard, audience: Audience) -> b
         return True
     ref = f"{heard.channel}:{heard.thread}"
     return await context.deliveries.find_by_ref(ref, audience=audience) is not None
-
-
-def _addressed(heard: Heard, settings: ChannelSettings, *, ours: bool) -> bool:
-    """Whether it is meant for us."""
-    if heard.calling:
-        return True
-    if heard.asker.bot or heard.for_others:
-        return False  # two bots would answer each other for ever
-    if ours:
-        return settings.follow_ups
-    return settings.answer_when == "always" and heard.thread_ts is None
 
 
 def place_of(heard: Heard) -> dict[str, str]:

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from bots.slack_bot.ask import EMPTY, NOT_NOW
+from bots.listening import EMPTY, NOT_NOW
 from bots.slack_bot.commands import ASK_USAGE
 from bots.slack_bot.gate import OFF, OUTSIDERS
 from bots.slack_bot.turn import NOT_HERE
