@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from cryptography.fernet import Fernet
 
@@ -15,16 +14,11 @@ from storage.conversations import Conversations
 from storage.identity import Audience, Identities, Keys
 from storage.members import Members
 from storage.places import Places
-from storage.pool import Pool, open_pool
+from storage.pool import open_pool
 from storage.settings import DatabaseSettings
-from tests.feedback.conftest import answered as answered_fixture
+from tests.feedback.conftest import answers_on
 
 KEY = Fernet.generate_key().decode()
-
-
-async def _ask(pool: Pool, audience: Audience) -> Any:
-    conversations = Conversations(pool=pool, keys=Keys(fernet_keys=(KEY,)))
-    return await answered_fixture.__wrapped__(conversations)(audience, "good@1", "bad@1")
 
 
 async def _rate(url: str, *, workspaces: int = 1) -> Audience:
@@ -32,6 +26,7 @@ async def _rate(url: str, *, workspaces: int = 1) -> Audience:
     async with open_pool(url, settings=DatabaseSettings()) as pool:
         identities = Identities(pool=pool, keys=Keys(fernet_keys=(KEY,)))
         feedback = Feedback(pool)
+        answered = answers_on(Conversations(pool=pool, keys=Keys(fernet_keys=(KEY,))))
         for number in range(workspaces):
             audience = await identities.resolve(
                 platform="slack", workspace=f"T{number}", channel="C1", member="U1"
@@ -41,7 +36,7 @@ async def _rate(url: str, *, workspaces: int = 1) -> Audience:
             await Places(pool).save_channel_settings(
                 audience.channel_id, {"consent_to_train": True}, by=audience.member_id
             )
-            asked = await _ask(pool, audience)
+            asked = await answered(audience, "good@1", "bad@1")
             comparison_id = await feedback.open_comparison(
                 message_id=asked.message_id,
                 audience=audience,

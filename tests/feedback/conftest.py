@@ -40,6 +40,11 @@ def feedback(pool: Pool) -> Feedback:
 @pytest.fixture
 def answered(conversations: Conversations) -> Answers:
     """Ask a question, and answer it once per model; the first answer is current."""
+    return answers_on(conversations)
+
+
+def answers_on(conversations: Conversations) -> Answers:
+    """The same for tests that open their own database."""
     numbers = count()
 
     async def answered(
