@@ -13,7 +13,7 @@ from typing import Protocol, Self
 
 from bots.discord_bot.context import DIRECT
 from bots.discord_bot.messages import Post
-from bots.discord_bot.rest import DiscordCalls
+from bots.discord_bot.rest import DiscordCalls, DiscordRefused
 
 TOKEN_MARGIN_S = 20.0
 """Before a token ends it is not begun with."""
@@ -118,14 +118,13 @@ class ChannelWay:
 
     async def post(self, part: int, post: Post, *, nonce: str) -> Ref:
         """Post, the first part as a reply, unless the channel is the question's own thread."""
-        replies = part == 0 and self._question not in ("", self._channel)
-        message = await self._rest.send(
-            self._channel,
-            content=post.content,
-            view=post.view() if self._buttons else None,
-            reference=self._question if replies else None,
-            nonce=nonce,
-        )
+        question = self._question if part == 0 and self._question != self._channel else ""
+        try:
+            message = await self._send(post, nonce=nonce, question=question)
+        except DiscordRefused:  # a reply needs the right to read the history; an answer does not
+            if not question:
+                raise
+            message = await self._send(post, nonce=nonce, question="")
         return Ref(channel=self._channel, message=message)
 
     async def edit(self, ref: Ref, post: Post) -> None:
@@ -136,6 +135,15 @@ class ChannelWay:
     async def delete(self, ref: Ref) -> None:
         """Delete where the message stands."""
         await self._rest.delete(ref.channel, ref.message)
+
+    async def _send(self, post: Post, *, nonce: str, question: str) -> str:
+        return await self._rest.send(
+            self._channel,
+            content=post.content,
+            view=post.view() if self._buttons else None,
+            reference=question or None,
+            nonce=nonce,
+        )
 
 
 class TokenWay:

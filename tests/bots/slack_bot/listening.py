@@ -32,6 +32,7 @@ from storage.places import Places
 from storage.pool import Pool
 from storage.runs import Runs
 from tests.bots.conftest import make_workplace
+from tests.bots.turn_script import store_answer
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel, Message, Person
 
@@ -80,19 +81,9 @@ class Stage:
         current: bool = True,
     ) -> AnswerId:
         """An answer as the assistant stores it."""
-        return await self.context.workplace.conversations.save_answer(
-            message_id,
-            audience=audience,
-            text=text,
-            found=True,
-            finish_reason="stop",
-            model=model,
-            prompt_sha256="0" * 64,
-            prompt_tokens=10,
-            completion_tokens=5,
-            timings_ms={},
-            sources=[],
-            current=current,
+        conversations = self.context.workplace.conversations
+        return await store_answer(
+            conversations, message_id, audience, text=text, model=model, current=current
         )
 
     async def answered(

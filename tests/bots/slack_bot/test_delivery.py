@@ -1,7 +1,7 @@
 """Turns as people see them in Slack, whatever Slack or the engine does meanwhile."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,10 @@ from bots.messages import (
     Answered,
     Citation,
     Delayed,
-    PendingEvent,
     Queued,
     Searching,
     SourcesFound,
     TextDelta,
-    TurnEvent,
 )
 from bots.settings import SlackSettings
 from bots.slack_bot.blocks import (
@@ -34,40 +32,18 @@ from bots.slack_bot.blocks import (
 )
 from bots.slack_bot.delivery import slack_delivery
 from bots.slack_bot.web_api import SlackCalls
-from bots.turns import PendingTurn
 from storage.identity import Audience, ChunkId, DocumentId, Keys, MessageId
 from storage.jobs import RetryLater, TurnJob, TurnKind
 from storage.pool import Pool
 from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
 from tests.bots.slack_bot.test_mrkdwn import assert_harmless
+from tests.bots.turn_script import ScriptedTurn, Step, stored_again
 from tests.fakes.slack_blocks import texts_of
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel, Message, Person
 
 EVERY_S = 0.02
-Event = PendingEvent | tuple[int, TurnEvent]
-Step = Event | Callable[[], Any]
-"""An event of a turn, or something that a test does or waits for in between."""
-
-
-class ScriptedTurn(PendingTurn):
-    """A turn whose events a test writes."""
-
-    def __init__(self, steps: list[Step], *, job: TurnJob, audience: Audience) -> None:
-        self.message_id, self.place = job.message_id, job.place
-        self.kind, self.attempt = job.kind, job.attempt
-        self.audience = audience
-        self._steps = steps
-
-    async def events(self) -> AsyncGenerator[Event, None]:
-        for step in self._steps:
-            if callable(step):
-                done = step()
-                if asyncio.iscoroutine(done):
-                    await done
-                continue
-            yield step
 
 
 class Talk:
@@ -353,18 +329,8 @@ async def test_while_slack_is_away_the_turn_is_put_off(team: Talk) -> None:
 
 
 async def _again(talk: Talk) -> Answer:
-    """The stored answer, as a later attempt finds it."""
-    asked = await talk.stage.context.workplace.conversations.question(
-        talk.message_id, audience=talk.audience
-    )
-    assert asked.answer is not None
-    return Answer(
-        id=asked.answer.id,
-        message_id=talk.message_id,
-        text=asked.answer.text,
-        found=True,
-        finish_reason="stop",
-    )
+    conversations = talk.stage.context.workplace.conversations
+    return await stored_again(conversations, talk.message_id, talk.audience)
 
 
 async def test_a_channel_that_is_gone_ends_the_turn(team: Talk) -> None:

@@ -1,0 +1,118 @@
+"""The app's own side of a fake Discord: a client that is logged in, without a gateway."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import discord
+import pytest
+
+from bots.administration import Administration
+from bots.discord_bot.context import DIRECT, SURFACE, DiscordContext
+from bots.discord_bot.rest import DiscordCalls
+from bots.settings import DiscordSettings
+from bots.turns import Turns
+from engine.client import EngineClient
+from storage.identity import AnswerId, Audience, MessageId
+from storage.pool import Pool
+from tests.bots.conftest import make_workplace
+from tests.bots.turn_script import store_answer
+from tests.fakes.discord_server import DiscordServer
+from tests.fakes.discord_world import Channel, Message, Person
+
+EVERY_S = 0.02
+"""Between two edits of a message, where a test does not wait for seconds."""
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """The app, and what a test does beside it."""
+
+    discord: DiscordServer
+    context: DiscordContext
+
+    async def audience(self, person: Person, channel: Channel) -> Audience:
+        """A person in a channel, as the app finds them."""
+        return await self.context.workplace.identities.resolve(
+            platform=SURFACE,
+            workspace=channel.guild.id if channel.guild is not None else DIRECT,
+            channel=channel.id if channel.guild is not None else None,
+            member=person.id,
+        )
+
+    async def ask(self, person: Person, channel: Channel, text: str) -> tuple[Message, MessageId]:
+        """A question that nobody answers yet."""
+        said = self.discord.say(person, channel, text, deliver=False)
+        ref = f"{self.discord.app_id}:{channel.id}:{said.id}"
+        return said, await self.store_question(person, channel, text, ref=ref, thread_ref=said.id)
+
+    async def store_question(
+        self, person: Person, channel: Channel, text: str, *, ref: str, thread_ref: str
+    ) -> MessageId:
+        """A question as the listeners store it."""
+        audience = await self.audience(person, channel)
+        conversations = self.context.workplace.conversations
+        return await conversations.add_question(
+            await conversations.ensure_thread(thread_ref, audience=audience),
+            audience=audience,
+            text=text,
+            message_ref=ref,
+            author_id=audience.member_id,
+        )
+
+    async def store_answer(
+        self,
+        message_id: MessageId,
+        audience: Audience,
+        *,
+        text: str = "Twenty-five days.",
+        model: str = "small",
+        current: bool = True,
+    ) -> AnswerId:
+        """An answer as the assistant stores it."""
+        conversations = self.context.workplace.conversations
+        return await store_answer(
+            conversations, message_id, audience, text=text, model=model, current=current
+        )
+
+
+@asynccontextmanager
+async def logged_in(
+    discord_server: DiscordServer,
+    pool: Pool,
+    engine: EngineClient,
+    state: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Stage]:
+    """A client that may call, and everything below the listeners."""
+    monkeypatch.setattr(discord.http.Route, "BASE", discord_server.api_url)
+    workplace = make_workplace(pool, engine, state)
+    settings = DiscordSettings(api_url=discord_server.api_url)
+    async with discord.Client(
+        intents=discord.Intents.none(), max_messages=None, max_ratelimit_timeout=30.0
+    ) as client:
+        await client.login(discord_server.token)
+        yield Stage(
+            discord=discord_server,
+            context=DiscordContext(
+                settings=settings.model_copy(update={"edit_interval_s": EVERY_S}),
+                workplace=workplace,
+                turns=Turns(workplace=workplace, surface=SURFACE, max_concurrent=1),
+                administration=Administration(
+                    pool=pool,
+                    engine=engine,
+                    documents=workplace.documents,
+                    places=workplace.places,
+                    runs=workplace.runs,
+                    files_dir=state / "files",
+                ),
+                client=client,
+                rest=DiscordCalls(client, timeout_s=20.0),
+            ),
+        )
+
+
+def at_full_pace(stage: Stage) -> DiscordContext:
+    """The context with Discord's own pace of edits."""
+    return replace(stage.context, settings=DiscordSettings(api_url=stage.discord.api_url))
