@@ -50,6 +50,16 @@ async def test_of_previews_that_wait_only_the_newest_is_sent() -> None:
     assert platform.taken == [("m", "one"), ("m", "four")]
 
 
+async def test_what_the_platform_does_not_count_holds_up_nothing() -> None:
+    platform = Platform()
+    platform.open.set()
+    async with Edits(platform.send, interval_s=NEVER_S) as edits:
+        edits.put("m", "new message", paced=False)
+        await platform.until(lambda: len(platform.taken) == 1)
+        edits.put("m", "first edit")
+        await platform.until(lambda: len(platform.taken) == 2)
+
+
 async def test_the_last_text_waits_for_no_pause_and_follows_the_edit_under_way() -> None:
     platform = Platform()
     async with Edits(platform.send, interval_s=NEVER_S) as edits:

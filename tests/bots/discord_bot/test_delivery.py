@@ -144,12 +144,11 @@ class Talk:
 
 @pytest.fixture
 async def stage(
-    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    discord_server: DiscordServer, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Stage]:
     async with (
-        DiscordServer() as server,
         serve_models() as engine,
-        logged_in(server, pool, engine, tmp_path, monkeypatch) as stage,
+        logged_in(discord_server, pool, engine, tmp_path, monkeypatch) as stage,
     ):
         yield stage
 
