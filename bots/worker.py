@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import stamina
@@ -21,15 +22,20 @@ from engine.manifest import Manifest
 from engine.tokenizer import Tokenizer
 from storage.documents import remove_leftovers
 from storage.embedded import database_url
+from storage.errors import StorageUnavailable
 from storage.identity import DocumentId
 from storage.ingest import CountsTokens, ingest
 from storage.jobs import run_worker, until_stopped
+from storage.messages import forget_claims
 from storage.pool import Pool, open_pool
+from storage.queue import end
 
 logger = logging.getLogger(__name__)
 
 LEFTOVER_AFTER_S = 24 * 3600.0
 """An upload that did not grow for so long belongs to a process that was killed."""
+TIDY_EVERY_S = 6 * 3600.0
+STOP_AGAIN_S = 0.2
 EMBED_ATTEMPTS = 6
 EMBED_RETRY_TIMEOUT_S = 60.0
 """An engine that restarts is back within seconds; beyond this the job itself is tried again
@@ -64,11 +70,25 @@ async def _work_on(pool: Pool, engine: EngineClient, settings: Settings) -> None
             settings=settings.documents,
         )
 
-    remove_leftovers(settings.home / "files", older_than_s=LEFTOVER_AFTER_S)
+    tidying = asyncio.create_task(_tidy_for_ever(pool, settings.home / "files"), name="tidy")
     logger.info("worker ready", extra={"action": "worker_ready"})
-    await outlive_outages(
-        lambda: run_worker(pool, ingest=ingest_document), action="worker_database_lost"
-    )
+    try:
+        await outlive_outages(
+            lambda: run_worker(pool, ingest=ingest_document), action="worker_database_lost"
+        )
+    finally:
+        await end([tidying], again_after_s=STOP_AGAIN_S)
+
+
+async def _tidy_for_ever(pool: Pool, files_dir: Path) -> None:
+    """Remove what nobody needs any more, at the start and every few hours."""
+    while True:
+        remove_leftovers(files_dir, older_than_s=LEFTOVER_AFTER_S)
+        try:
+            await forget_claims(pool)
+        except StorageUnavailable as error:
+            logger.warning("not tidied now: %s", error, extra={"action": "tidy_failed"})
+        await asyncio.sleep(TIDY_EVERY_S)
 
 
 async def embed(engine: EngineClient, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -30,6 +30,7 @@ from storage.jobs import TurnKind, defer_turn
 from storage.messages import (
     add_message,
     ensure_thread,
+    filled_until,
     hold_question,
     import_message,
     make_question,
@@ -172,6 +173,14 @@ class Conversations:
                     connection, message_id, answer_text=answer_text, asked_at=asked_at
                 )
             return message_id
+
+    async def filled_until(self, thread_ref: str, *, audience: Audience) -> datetime | None:
+        """Up to when nothing of a thread is to be imported, because it is stored already.
+
+        Messages so old are not recognised any more; None where the thread holds none of them.
+        """
+        async with self._pool.connection() as connection:
+            return await filled_until(connection, thread_ref, audience)
 
     async def thread_is_ours(self, thread_ref: str, *, audience: Audience) -> bool:
         """Whether the assistant was ever asked in the thread."""

@@ -1,13 +1,16 @@
 """Messages: threads and what is said in them, once however often a platform delivers it."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from psycopg.types.json import Jsonb
 
 from storage.answers import insert_answer
 from storage.errors import MessageNotFound
 from storage.identity import Audience, MemberId, MessageId, ThreadId
-from storage.pool import Connection, one_row
+from storage.pool import Connection, Pool, one_row
+
+CLAIMS_KEPT = timedelta(days=90)
+"""Platforms deliver an event again for hours; a thread's gaps are filled from much further back."""
 
 
 async def ensure_thread(connection: Connection, ref: str, audience: Audience) -> ThreadId:
@@ -102,6 +105,35 @@ async def claim(
         [audience.workspace_id, ref],
     )
     return MessageId((await one_row(found))[0])
+
+
+async def forget_claims(pool: Pool) -> int:
+    """Forget which messages were handled longer ago than `CLAIMS_KEPT`; returns how many.
+
+    The messages stay. Whoever fills gaps asks `filled_until` first.
+
+    Raises:
+        StorageUnavailable: safe to retry.
+    """
+    async with pool.connection() as connection:
+        forgotten = await connection.execute(
+            "DELETE FROM handled_events WHERE handled_at < now() - %s::interval", [CLAIMS_KEPT]
+        )
+        return forgotten.rowcount
+
+
+async def filled_until(
+    connection: Connection, thread_ref: str, audience: Audience
+) -> datetime | None:
+    """When the newest message was written that is stored without its claim; None without any."""
+    found = await connection.execute(
+        "SELECT max(m.created_at) FROM messages m JOIN threads t ON t.id = m.thread_id"
+        " WHERE t.scope_id = %s AND t.platform_ref = %s"
+        " AND NOT EXISTS (SELECT FROM handled_events e WHERE e.message_id = m.id)",
+        [audience.place_id, thread_ref],
+    )
+    newest: datetime | None = (await one_row(found))[0]
+    return newest
 
 
 async def hold_question(connection: Connection, message_id: MessageId, audience: Audience) -> None:

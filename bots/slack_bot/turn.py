@@ -13,6 +13,7 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.channel_settings import load
+from bots.listening import title_of
 from bots.slack_bot.commands import respond
 from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.gate import Asker, Refusal, admitted
@@ -123,13 +124,14 @@ async def _fill_gap(context: SlackContext, client: AsyncWebClient, pending: Pend
         # An answer without the thread is better than none; what the question itself says stays.
         logger.warning("a thread was not read: %s", error, extra={"action": "thread_unread"})
         return
-    stored = await context.workplace.conversations.question(
-        pending.message_id, audience=pending.audience
-    )
+    conversations, audience = context.workplace.conversations, pending.audience
+    stored = await conversations.question(pending.message_id, audience=audience)
     if stored.message_ref is None:
         return
     prefix = stored.message_ref.rpartition(":")[0]
-    before = [message for message in said if float(message["ts"]) < float(place["ts"])]
+    filled = await conversations.filled_until(place["thread"], audience=audience)
+    since, until = filled.timestamp() if filled else 0.0, float(place["ts"])
+    before = [message for message in said if since < float(message["ts"]) < until]
     for message in before[-EARLIER_MESSAGES:]:
         await _import(context, pending, message, ref=f"{prefix}:{message['ts']}")
 
@@ -176,11 +178,10 @@ async def _name_thread(context: SlackContext, client: AsyncWebClient, pending: P
         turn = await context.workplace.conversations.question(
             pending.message_id, audience=pending.audience
         )
-        title = " ".join(turn.text.split())
-        if len(title) > TITLE_CHARACTERS:
-            title = title[: TITLE_CHARACTERS - 1].rstrip() + "…"
         await context.calls(client).set_title(
-            channel=pending.place["reply_to"], thread_ts=pending.place["thread"], title=title
+            channel=pending.place["reply_to"],
+            thread_ts=pending.place["thread"],
+            title=title_of(turn.text, characters=TITLE_CHARACTERS),
         )
     except (SlackClientError, StorageError) as error:
         logger.debug("a thread has no title: %s", error, extra={"action": "title_failed"})

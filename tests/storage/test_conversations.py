@@ -11,6 +11,7 @@ from storage.conversations import AnswerSource, Conversations
 from storage.documents import Document, Documents
 from storage.errors import MessageNotFound
 from storage.identity import AnswerId, Audience, ChunkId, Keys, MessageId
+from storage.messages import CLAIMS_KEPT, forget_claims
 from storage.pool import Pool
 from tests.storage.conftest import Puts, Team
 
@@ -288,3 +289,22 @@ async def test_a_message_that_filled_a_gap_is_answered_when_it_turns_out_to_be_a
     assert await accept(conversations, team.general, "done") == (done, False)
     assert [args["message_id"] for _, _, args in await queued(pool)] == [str(early)]
     assert await conversations.thread_is_ours("thread", audience=team.general)
+
+
+async def test_claims_are_forgotten_in_time_and_what_they_guarded_is_known_by_its_age(
+    conversations: Conversations, team: Team, pool: Pool
+) -> None:
+    old = await bring(conversations, team.general, "old", minutes_ago=9)
+    assert await conversations.filled_until("thread", audience=team.general) is None
+    async with pool.connection() as connection:
+        await connection.execute(
+            "UPDATE handled_events SET handled_at = now() - %s::interval", [CLAIMS_KEPT]
+        )
+    new = await accept(conversations, team.general, "new")
+    assert await forget_claims(pool) == 1
+    assert await accept(conversations, team.general, "new") == (new[0], False)
+    forgotten = await conversations.question(old, audience=team.general)
+    assert forgotten.message_ref is None
+    filled = await conversations.filled_until("thread", audience=team.general)
+    assert filled == forgotten.asked_at
+    assert await conversations.filled_until("thread", audience=team.secret) is None
