@@ -150,6 +150,32 @@ async def test_a_question_in_a_foreign_thread_is_understood_from_what_was_said_t
     assert len(slack.calls_of("conversations.replies")) == 1
 
 
+async def test_a_thread_whose_claims_are_forgotten_is_not_imported_a_second_time(
+    slack: SlackServer,
+    ana: Person,
+    team: Channel,
+    conversations: Conversations,
+    audience: AudienceOf,
+    pool: Pool,
+    settle: Settle,
+) -> None:
+    await settle(team, follow_ups=False)
+    root = slack.say(ana, team, "Is the annual leave long enough?")
+    first = slack.say(ana, team, f"{slack.mention} {QUESTION}", thread=root)
+    await slack.answer_to(first)
+    async with pool.connection() as connection:
+        await connection.execute("DELETE FROM handled_events")
+        stored_at = float(first.ts) + 0.001
+        await connection.execute("UPDATE messages SET created_at = to_timestamp(%s)", [stored_at])
+    slack.say(ana, team, "I have another one.", thread=root)
+    await slack.answer_to(slack.say(ana, team, f"{slack.mention} And unpaid?", thread=root))
+    turns = await conversations.view(root.ts, audience=await audience(team, ana), limit=10)
+    assert [turn.text for turn in turns] == [
+        *("Is the annual leave long enough?", QUESTION),
+        *("I have another one.", "And unpaid?"),
+    ]
+
+
 async def test_a_thread_that_cannot_be_read_does_not_prevent_the_answer(
     slack: SlackServer, ana: Person, team: Channel
 ) -> None:
