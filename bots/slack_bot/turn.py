@@ -22,6 +22,7 @@ from bots.slack_bot.said import plain_text
 from bots.slack_bot.web_api import SlackCalls
 from bots.turns import Deliver, PendingTurn
 from storage.errors import StorageError
+from storage.identity import ThreadId
 
 logger = logging.getLogger(__name__)
 
@@ -133,11 +134,17 @@ async def _fill_gap(context: SlackContext, client: AsyncWebClient, pending: Pend
     since, until = filled.timestamp() if filled else 0.0, float(place["ts"])
     before = [message for message in said if since < float(message["ts"]) < until]
     for message in before[-EARLIER_MESSAGES:]:
-        await _import(context, pending, message, ref=f"{prefix}:{message['ts']}")
+        ref = f"{prefix}:{message['ts']}"
+        await _import(context, pending, message, ref=ref, thread_id=stored.thread_id)
 
 
 async def _import(
-    context: SlackContext, pending: PendingTurn, message: Mapping[str, Any], *, ref: str
+    context: SlackContext,
+    pending: PendingTurn,
+    message: Mapping[str, Any],
+    *,
+    ref: str,
+    thread_id: ThreadId,
 ) -> None:
     text = plain_text(str(message.get("text") or ""))
     if not text or message.get("subtype") not in (None, "thread_broadcast", "file_share"):
@@ -149,6 +156,8 @@ async def _import(
     if answered is not None:
         # One of ours, posted for a command: the store has the question and the exact answer.
         turn = await conversations.question(answered, audience=pending.audience)
+        if turn.thread_id == thread_id:
+            return
         text, answer = turn.text, turn.answer.text if turn.answer is not None else None
     elif message.get("app_id") and ref.startswith(f"{message['app_id']}:"):
         return  # notices of ours, not part of the conversation
