@@ -53,9 +53,17 @@ class People:
         return guild
 
     def add_app(self, guild: Guild) -> None:
-        """Add the app's bot to a guild."""
+        """Add the app's bot to a guild, with the role of its own that Discord makes."""
         guild.has_app, guild.available = True, True
-        guild.members[self.bot.id] = Member(person=self.bot)
+        role = Role(
+            id=self.world.new_id(),
+            name=self.bot.name,
+            permissions=P.NONE,
+            position=len(guild.roles),
+            bot_id=self.bot.id,
+        )
+        guild.roles[role.id] = role
+        guild.members[self.bot.id] = Member(person=self.bot, roles={role.id})
         self.gateway.emit("GUILD_CREATE", lambda intents: self.guild_create(guild, intents))
 
     def remove_app(self, guild: Guild) -> None:

@@ -34,6 +34,7 @@ What it does not imitate:
 """
 
 import json
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -207,29 +208,24 @@ class DiscordServer(Clicks):
     def replies(self, asked: Message | Interaction) -> list[Message]:
         """What the app wrote in answer, oldest first, without ephemeral messages of others.
 
-        In answer are: messages by the interaction's token; messages in the thread that was opened
-        on the question or on the first reply; replies to the question; and what the app wrote after
-        it in the same thread or direct conversation.
+        In answer are: messages by the interaction's token, and what the app writes into the channel
+        once that is dead; replies to the question; what the app wrote after the question in the
+        same thread or direct conversation; and everything in the threads opened on all those.
         """
+        channel = asked.channel
+        follows = channel.is_thread or channel.guild is None
+        found: list[Message] = []
         if isinstance(asked, Interaction):
-            found = list(asked.messages)
-            places = [m.thread for m in found if m.ephemeral_to is None]
-            after = asked.channel if asked.channel.is_thread or not found else None
-            first = int(asked.id)
-        else:
-            found = []
-            places, after, first = [asked.thread], None, int(asked.id)
-            if asked.channel.guild is None or asked.channel.is_thread:
-                after = asked.channel
-        written = [m for place in places if place is not None for m in self._written(place)]
-        if after is not None:
-            written += [m for m in self._written(after) if int(m.id) > first]
-        written += [
-            m
-            for m in self._written(asked.channel)
-            if (m.body.get("message_reference") or {}).get("message_id") == asked.id
-        ]
-        found += [m for m in written if m not in found]
+            found += asked.messages
+            follows = (follows and not found) or time.monotonic() >= asked.expires_at
+        for message in self._written(channel):
+            reference = message.body.get("message_reference") or {}
+            after = int(message.id) > int(asked.id)
+            if (follows and after) or reference.get("message_id") == asked.id:
+                found += [message] if message not in found else []
+        starts = found if isinstance(asked, Interaction) else [asked, *found]
+        threads = [start.thread for start in starts if start.ephemeral_to is None]
+        found += [m for thread in threads if thread is not None for m in self._written(thread)]
         return sorted(found, key=lambda message: int(message.id))
 
     def _written(self, channel: Channel) -> list[Message]:

@@ -82,12 +82,13 @@ class Person:
 
 @dataclass(kw_only=True)
 class Role:
-    """A role of a guild."""
+    """A role of a guild; `bot_id`: whose own role it is, if an app's."""
 
     id: str
     name: str
     permissions: Permission
     position: int
+    bot_id: str | None = None
 
     @property
     def mention(self) -> str:
@@ -106,9 +107,10 @@ class Role:
             "unicode_emoji": None,
             "position": self.position,
             "permissions": str(int(self.permissions)),
-            "managed": False,
+            "managed": self.bot_id is not None,
             "mentionable": False,
             "flags": 0,
+            **({"tags": {"bot_id": self.bot_id}} if self.bot_id is not None else {}),
         }
 
 
