@@ -77,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     add.set_defaults(run=_web)
     add = verbs.add_parser("slack", help="run the Slack app")
     add.set_defaults(run=_slack)
+    add = verbs.add_parser("discord", help="run the Discord app, or register its commands")
+    add.add_argument(
+        "action",
+        nargs="?",
+        choices=["sync"],
+        help="sync: make the commands at Discord those of this version, then end",
+    )
+    add.set_defaults(run=_discord)
     check.add_verb(verbs)
     console.add_verbs(verbs)
     feedback_console.add_verbs(verbs)
@@ -86,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 def _log_level(args: argparse.Namespace, settings: Settings) -> str:
     """The level that was set; by default, a command that ends by itself only warns."""
     serves = args.run in (_up, _worker, _web, _slack)
+    serves = serves or (args.run is _discord and args.action is None)
     if serves or setting_source("log_level") != "default":
         return settings.log_level
     return "WARNING"
@@ -126,6 +135,17 @@ async def _slack(args: argparse.Namespace, settings: Settings) -> int:
     from bots.slack_bot.process import run
 
     await run(settings)
+    return 0
+
+
+async def _discord(args: argparse.Namespace, settings: Settings) -> int:
+    from bots.discord_bot.process import run, sync_commands
+
+    if args.action is None:
+        await run(settings)
+        return 0
+    changed = await sync_commands(settings)
+    _say(f"Registered: {', '.join(changed)}." if changed else "The commands are up to date.")
     return 0
 
 

@@ -30,6 +30,9 @@ class ChannelSettings(BaseModel):
         humans: the platform's ids of people and groups to call when a person is needed.
         comparison_share: of the questions that become comparisons, 0 to 1.
         consent_to_train: whether what is rated here may train models, if its author agrees too.
+        answer_in: whether a question opens a thread of its own, where the platform leaves that to
+            us.
+        roles: the platform's ids of roles that may ask here; empty for everybody.
         model: model or alias that answers here; None for the one that answers everywhere.
     """
 
@@ -44,6 +47,8 @@ class ChannelSettings(BaseModel):
     humans: Annotated[tuple[PlatformId, ...], Field(max_length=MAX_HUMANS)] = ()
     comparison_share: float = Field(0.0, ge=0, le=1)
     consent_to_train: bool = False
+    answer_in: Literal["thread", "inline"] = "thread"
+    roles: Annotated[tuple[PlatformId, ...], Field(max_length=MAX_HUMANS)] = ()
     model: str | None = Field(None, min_length=1, max_length=200)
 
 

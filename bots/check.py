@@ -24,7 +24,7 @@ from storage.pool import open_pool
 EXIT_OK = 0
 EXIT_UNHEALTHY = 69
 CHECK_TIMEOUT_S = 5.0
-SLACK_TIMEOUT_S = 15.0
+CHAT_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +58,15 @@ async def check(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def parts_health(settings: Settings) -> list[Health]:
-    """Ask database, worker, engine, web page and Slack how they are, all at once."""
+    """Ask database, worker, engine, web page, Slack and Discord how they are, all at once."""
     return [
         part
         for parts in await asyncio.gather(
-            _database_and_worker(settings), _engine(settings), _web(settings), _slack(settings)
+            _database_and_worker(settings),
+            _engine(settings),
+            _web(settings),
+            _slack(settings),
+            _discord(settings),
         )
         for part in parts
     ]
@@ -145,7 +149,7 @@ async def _slack(settings: Settings) -> list[Health]:
 
     try:
         require_way_in(settings.slack)
-        async with asyncio.timeout(SLACK_TIMEOUT_S), web_client(settings.slack) as client:
+        async with asyncio.timeout(CHAT_TIMEOUT_S), web_client(settings.slack) as client:
             own, _ = await verify(settings.slack, client)
     except (SettingsInvalid, BotsError) as error:
         return [_ill("slack", str(error))]
@@ -153,6 +157,22 @@ async def _slack(settings: Settings) -> list[Health]:
         return [_ill("slack", f"{settings.slack.base_url} does not answer in time")]
     where = f"bot token of {own.team}" if own is not None else "installed by OAuth"
     return [Health(part="slack", healthy=True, detail=f"{where}, events by {settings.slack.mode}")]
+
+
+async def _discord(settings: Settings) -> list[Health]:
+    """Nothing where Discord is not set up."""
+    if not settings.discord.enabled:
+        return []
+    from bots.discord_bot.process import logged_in
+
+    try:
+        async with asyncio.timeout(CHAT_TIMEOUT_S), logged_in(settings.discord) as client:
+            name, id_ = client.user, client.application_id
+    except (SettingsInvalid, BotsError) as error:
+        return [_ill("discord", str(error))]
+    except TimeoutError:
+        return [_ill("discord", f"{settings.discord.api_root} does not answer in time")]
+    return [Health(part="discord", healthy=True, detail=f"{name}, application {id_}")]
 
 
 def _ill(part: str, detail: str) -> Health:

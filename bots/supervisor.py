@@ -1,8 +1,8 @@
 """`parley up`: everything on one machine, on embedded defaults, supervised.
 
 Starts the embedded Postgres, migrates, then starts engine, worker, web page and, where its tokens
-are set, the Slack app as children. A child that dies is restarted with backoff; Ctrl-C or SIGTERM
-stops all of them. One supervisor per state folder, held by a file lock.
+are set, the Slack and Discord apps as children. A child that dies is restarted with backoff;
+Ctrl-C or SIGTERM stops all of them. One supervisor per state folder, held by a file lock.
 
 Why plain asyncio and not a process manager: a few children, one order of start and stop, and a
 database that is no child of ours (`pg_ctl` detaches it) are less code than a configuration for
@@ -191,8 +191,10 @@ def parts_of(settings: Settings, *, own_engine: bool) -> tuple[Part, ...]:
         ready_url=f"{web_url(settings)}/healthz",
     )
     slack = Part(name="slack", command=(sys.executable, "-m", "bots", "slack"))
+    discord = Part(name="discord", command=(sys.executable, "-m", "bots", "discord"))
     parts = (engine, worker, web) if own_engine else (worker, web)
-    return (*parts, slack) if settings.slack.enabled else parts
+    parts = (*parts, slack) if settings.slack.enabled else parts
+    return (*parts, discord) if settings.discord.enabled else parts
 
 
 async def _fetch_models(settings: Settings, home: Path, supervisor: Supervisor) -> None:

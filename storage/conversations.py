@@ -197,6 +197,19 @@ class Conversations:
             row = await found.fetchone()
             return str(row[0]) if row is not None else None
 
+    async def latest_threads(self, platform: str, workspace: str, *, limit: int) -> list[str]:
+        """The platform's names of the threads of a workspace that were asked in most lately."""
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT t.platform_ref FROM threads t"
+                " JOIN workspaces w ON w.id = t.workspace_id"
+                " JOIN messages m ON m.thread_id = t.id"
+                " WHERE w.platform = %s AND w.platform_id = %s"
+                " GROUP BY t.id ORDER BY max(m.created_at) DESC LIMIT %s",
+                [platform, workspace, limit],
+            )
+            return [str(row[0]) for row in await found.fetchall()]
+
     async def name_thread(self, message_id: MessageId, ref: str, *, audience: Audience) -> None:
         """Call a question's thread `ref`: its place on the platform came after the question."""
         async with self._pool.connection() as connection:

@@ -49,16 +49,22 @@ class Voice:
         self._lock = asyncio.Lock()
         self._thinking = False
 
-    async def done(self, *, public: bool = False) -> None:
+    async def done(self) -> None:
         """Acknowledge; see `Use.done`."""
         async with self._lock:
             response = self._interaction.response
-            if response.is_done():
-                return
-            click = self._interaction.type is discord.InteractionType.component
-            private = not click and not public
-            if await _acked(response.defer(ephemeral=private, thinking=not click)):
-                self._thinking = private
+            if not response.is_done():
+                click = self._interaction.type is discord.InteractionType.component
+                self._thinking = not click
+                await _acked(response.defer(ephemeral=True, thinking=not click))
+
+    async def hand_over(self, *, private: bool) -> None:
+        """Acknowledge for a turn; see `Use.hand_over`."""
+        async with self._lock:
+            self._thinking = False
+            response = self._interaction.response
+            if not response.is_done():
+                await _acked(response.defer(ephemeral=private, thinking=True))
 
     async def tell(self, text: str, view: discord.ui.View | None) -> None:
         """Say something that only the person sees; see `Use.tell`."""
@@ -133,13 +139,17 @@ class Use:
             "expires": str(int(time.time() + TOKEN_S)),
         }
 
-    async def done(self, *, public: bool = False) -> None:
+    async def done(self) -> None:
         """Acknowledge, when everything that must not be lost is stored; more than once is once.
 
-        A click leaves its message as it is; a command or modal shows "thinking…" to its person, or
-        with `public` to everybody, until `tell` or whoever uses the token puts a text there.
+        A click leaves its message as it is; a command or modal shows "thinking…" to its person
+        until `tell`, or until the work ends.
         """
-        await self.voice.done(public=public)
+        await self.voice.done()
+
+    async def hand_over(self, *, private: bool) -> None:
+        """Acknowledge a command whose answer a turn puts in the place of "thinking…"."""
+        await self.voice.hand_over(private=private)
 
     async def tell(self, text: str, *, view: discord.ui.View | None = None) -> None:
         """Say something that only the person sees.

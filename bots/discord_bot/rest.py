@@ -191,6 +191,29 @@ class DiscordCalls:
         )
         return str(found["id"])
 
+    async def roles(self, guild_id: str, user_id: str) -> list[str]:
+        """The ids of a member's roles as they are now; refused for somebody who is no member."""
+        found = await self._call(
+            "tell of a member", lambda: self._client.http.get_member(guild_id, user_id)
+        )
+        return [str(role) for role in found["roles"]]
+
+    async def in_thread(self, thread_id: str, user_id: str) -> bool:
+        """Whether somebody is a member of a thread now."""
+        route = Route(
+            "GET",
+            "/channels/{channel_id}/thread-members/{user_id}",
+            channel_id=thread_id,
+            user_id=user_id,
+        )
+        try:
+            await self._call("tell of a thread", lambda: self._client.http.request(route))
+        except DiscordRefused as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
     # -- Interactions, by their token -------------------------------------------------------------
 
     async def edit_response(

@@ -1,0 +1,93 @@
+"""The client and its commands: one module of features after the other, and what they share."""
+
+import logging
+from typing import Any
+
+import discord
+from discord import app_commands
+
+from bots.discord_bot import ask
+from bots.discord_bot.context import DiscordContext
+from bots.discord_bot.interactions import handle
+from bots.errors import BotsError
+from bots.settings import DiscordSettings
+
+logger = logging.getLogger(__name__)
+
+MODULES = (ask,)
+"""Every `register(tree, context)`."""
+
+LONGEST_LIMIT_S = 30.0
+"""A pause that Discord demands for longer is not waited for; discord.py takes no less than this."""
+
+
+class UnknownCommand(BotsError):
+    """Discord knows a command that this version does not have, or has otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This command belongs to another version of me; please tell whoever runs Parley to "
+            "use `parley discord sync`."
+        )
+
+
+class Commands(app_commands.CommandTree[discord.Client]):
+    """The app's commands; whatever goes wrong outside of their frame is said, too."""
+
+    def __init__(self, client: discord.Client) -> None:
+        super().__init__(
+            client,
+            allowed_contexts=app_commands.AppCommandContext(
+                guild=True, dm_channel=True, private_channel=True
+            ),
+            allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
+        )
+        self.context: DiscordContext | None = None
+
+    async def on_error(
+        self, interaction: discord.Interaction, error: app_commands.AppCommandError, /
+    ) -> None:
+        """Tell the person; the frame of `handle` leaves only mismatches to us, and our mistakes."""
+        mismatch = isinstance(
+            error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch
+        )
+        logger.log(
+            logging.WARNING if mismatch else logging.ERROR,
+            "a command failed: %s",
+            type(error).__name__,
+            exc_info=None if mismatch else error,
+            extra={"action": "command_failed"},
+        )
+
+        async def explain(_: Any) -> None:
+            raise UnknownCommand if mismatch else error
+
+        if self.context is not None and interaction.type is not _TYPING:
+            await handle(self.context, interaction, explain)
+
+
+_TYPING = discord.InteractionType.autocomplete
+
+
+def build_client(settings: DiscordSettings) -> discord.Client:
+    """A client that hears what it needs, keeps no messages and members, and cannot ping anybody."""
+    intents = discord.Intents.none()
+    intents.guilds = intents.guild_messages = intents.dm_messages = True
+    intents.message_content = settings.message_content
+    return discord.Client(
+        intents=intents,
+        allowed_mentions=discord.AllowedMentions.none(),
+        max_messages=None,
+        member_cache_flags=discord.MemberCacheFlags.none(),
+        chunk_guilds_at_startup=False,
+        max_ratelimit_timeout=LONGEST_LIMIT_S,
+    )
+
+
+async def build_commands(client: discord.Client, context: DiscordContext) -> Commands:
+    """The commands, with every feature registered, in all languages."""
+    tree = Commands(client)
+    tree.context = context
+    for module in MODULES:
+        module.register(tree, context)
+    return tree
