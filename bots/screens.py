@@ -1,7 +1,8 @@
 """Where turns are shown: what every chat surface offers to `bots.delivery`."""
 
+import enum
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, Self
 
 from bots.messages import Answer
 from feedback import ComparisonId
@@ -9,6 +10,41 @@ from storage.identity import DocumentId
 
 Links = Mapping[DocumentId, str]
 """Where cited documents can be opened, as far as that is known."""
+
+
+class Reach(enum.Enum):
+    """Who sees an answer, which decides what can be done with it."""
+
+    ALONE = enum.auto()
+    """A conversation of one person with the assistant: rate it, ask again."""
+    CHANNEL = enum.auto()
+    """Everybody in a channel: they may call people, too."""
+    PRIVATE = enum.auto()
+    """The asker, though others are there: may share it, too."""
+    SHARED = enum.auto()
+    """Everybody, by the asker's wish: rate it."""
+
+    @classmethod
+    def of(cls, *, one_reader: bool, private: bool) -> Self:
+        """That of a place.
+
+        Args:
+            one_reader: whether nobody but the asker reads there.
+            private: whether only the asker may see the answer though others are there.
+        """
+        if one_reader:
+            return cls.ALONE
+        return cls.PRIVATE if private else cls.CHANNEL
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether another answer can be asked for."""
+        return self is not Reach.SHARED
+
+    @property
+    def calls_people(self) -> bool:
+        """Whether there are other people to call."""
+        return self in (Reach.CHANNEL, Reach.PRIVATE)
 
 
 class Screen(Protocol):

@@ -12,7 +12,7 @@ import discord
 from bots.discord_bot import custom_ids
 from bots.discord_bot.markdown import MARKDOWN, render, rendered_length, small_print, units
 from bots.messages import Answer
-from bots.screens import Links
+from bots.screens import Links, Reach
 from bots.splitting import split_markdown
 from bots.wording import CHOICES, FINISH_NOTES, SIDES, VOTE, citation_lines, in_chat
 from feedback import ComparisonId
@@ -64,31 +64,16 @@ class Post:
         return view
 
 
-def answer_posts(
-    answer: Answer,
-    *,
-    links: Links,
-    in_channel: bool,
-    private: bool = False,
-    controls: bool = True,
-) -> list[Post]:
-    """An answer as one message, or several where it is long; the last has sources and buttons.
-
-    Args:
-        links: where a cited document can be opened.
-        in_channel: whether there are other people to call.
-        private: whether only the asker sees it, and may share it.
-        controls: whether it can be rated and asked for again; without them for sharing.
-    """
+def answer_posts(answer: Answer, *, links: Links, reach: Reach) -> list[Post]:
+    """An answer as one message, or several where it is long; the last has sources and buttons."""
     texts = [render(part) for part in _parts(in_chat(answer.text, MARKDOWN), MAX_CHARACTERS)]
     posts = [Post(content=text) for text in _packed(texts, _foot(answer, links))]
-    if not controls:
-        return posts
-    part = len(posts) - 1
-    buttons = [*rating_buttons(answer), again_button(answer.message_id, part)]
-    if in_channel:
+    buttons = rating_buttons(answer)
+    if reach.asks_again:
+        buttons.append(again_button(answer.message_id, len(posts) - 1))
+    if reach.calls_people:
         buttons.append(Button(label="I need a human", custom_id=custom_ids.human(answer.id)))
-    if private and in_channel:
+    if reach is Reach.PRIVATE:
         buttons.append(
             Button(
                 label="Share with channel",

@@ -54,10 +54,7 @@ class DiscordScreen:
     async def finish(self, answer: Answer, links: Links) -> None:
         """Show the answer in as many messages as it needs."""
         self._stop_typing()
-        place = self._board.place
-        posts = answer_posts(
-            answer, links=links, in_channel=not place.one_reader, private=place.private
-        )
+        posts = answer_posts(answer, links=links, reach=self._board.place.reach)
         for part, post in enumerate(posts):
             await self._board.show(part, post, final=True)
         await self._board.keep(len(posts))

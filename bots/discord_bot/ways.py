@@ -14,6 +14,7 @@ from typing import Protocol, Self
 from bots.discord_bot.context import DIRECT
 from bots.discord_bot.messages import Post
 from bots.discord_bot.rest import DiscordCalls, DiscordRefused
+from bots.screens import Reach
 
 TOKEN_MARGIN_S = 20.0
 """Before a token ends it is not begun with."""
@@ -58,6 +59,11 @@ class Place:
             token=place.get("token", ""),
             expires=float(place.get("expires") or 0),
         )
+
+    @property
+    def reach(self) -> Reach:
+        """Who sees what is posted here."""
+        return Reach.of(one_reader=self.one_reader, private=self.private)
 
     @property
     def token_lives(self) -> bool:

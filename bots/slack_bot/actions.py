@@ -15,14 +15,13 @@ from slack_sdk.errors import SlackClientError
 from bots.channel_settings import load
 from bots.delivery import current_answer, links_of
 from bots.messages import Answer
+from bots.screens import Reach
 from bots.slack_bot.blocks import (
     NEED_HUMAN_ACTION,
     REGENERATE_ACTION,
     SHARE_ACTION,
     STOP_ACTION,
-    Post,
     answer_posts,
-    feedback_block,
 )
 from bots.slack_bot.clicks import Click, on_click
 from bots.slack_bot.context import SURFACE, SlackContext
@@ -124,8 +123,7 @@ async def _share(click: Click) -> None:
 
 async def _post_shared(click: Click, answer: Answer) -> None:
     links = await links_of(click.context.workplace, click.audience, answer)
-    *posts, last = answer_posts(answer, links=links, in_channel=True, controls=False)
-    posts.append(Post(text=last.text, blocks=[*last.blocks, feedback_block(answer.id)]))
+    posts = answer_posts(answer, links=links, reach=Reach.SHARED)
     here = click.origin
     thread: dict[str, Any] = {"thread_ts": here.thread_ts} if here.thread_ts else {}
     for part, post in enumerate(posts, start=SHARED_PART):

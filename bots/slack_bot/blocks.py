@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bots.messages import Answer
-from bots.screens import Links
+from bots.screens import Links, Reach
 from bots.slack_bot.mrkdwn import MRKDWN, escape, escaped_length, mrkdwn
 from bots.splitting import split_markdown
 from bots.wording import CHOICES, FINISH_NOTES, SIDES, VOTE, citation_lines, in_chat
@@ -54,44 +54,34 @@ class Post:
         return {"text": self.text, "blocks": list(self.blocks)}
 
 
-def answer_posts(
-    answer: Answer,
-    *,
-    links: Links,
-    in_channel: bool,
-    private: bool = False,
-    controls: bool = True,
-) -> list[Post]:
-    """An answer as one message, or several where it is long; the last has sources and buttons.
-
-    Args:
-        links: where a cited document can be opened.
-        in_channel: whether there are other people to call.
-        private: whether only the asker sees it, and may share it.
-        controls: whether it can be rated and asked for again; without them for sharing.
-    """
+def answer_posts(answer: Answer, *, links: Links, reach: Reach) -> list[Post]:
+    """An answer as one message, or several where it is long; the last has sources and buttons."""
     parts = split_markdown(
         in_chat(answer.text, MRKDWN), limit=PART_CHARACTERS, length=escaped_length
     ) or [""]
-    under = answer_foot(
-        answer, links=links, in_channel=in_channel, private=private, controls=controls
-    )
     posts = [Post(text=mrkdwn(part), blocks=[markdown_block(part)]) for part in parts[:-1]]
     text = "\n\n".join(filter(None, [mrkdwn(parts[-1]), *_cited(answer, links)]))
     last = [markdown_block(parts[-1])] if parts[-1].strip() else []
+    under = answer_foot(answer, links=links, reach=reach)
     posts.append(Post(text=shortened(text), blocks=[*last, *under]))
     return posts
 
 
-def answer_foot(
-    answer: Answer,
-    *,
-    links: Links,
-    in_channel: bool,
-    private: bool = False,
-    controls: bool = True,
-) -> list[Block]:
+def answer_foot(answer: Answer, *, links: Links, reach: Reach) -> list[Block]:
     """What stands under an answer: its sources, how it ended, its buttons."""
+    buttons = []
+    if reach is Reach.PRIVATE:
+        buttons.append(button("Share with channel", SHARE_ACTION, str(answer.id), style="primary"))
+    if reach.asks_again:
+        buttons.append(button("Answer again", REGENERATE_ACTION, str(answer.message_id)))
+    if reach.calls_people:
+        buttons.append(button("I need a human", NEED_HUMAN_ACTION, str(answer.id)))
+    actions = [{"type": "actions", "elements": buttons}] if buttons else []
+    return [*_sources(answer, links), feedback_block(answer.id), *actions]
+
+
+def _sources(answer: Answer, links: Links) -> list[Block]:
+    """The sources, and how the answer ended."""
     lines = _cited(answer, links)
     blocks = [
         context_block(lines[start : start + CONTEXT_ELEMENTS])
@@ -99,16 +89,7 @@ def answer_foot(
     ]
     if note := FINISH_NOTES.get(answer.finish_reason):
         blocks.append(context_block([note]))
-    if not controls:
-        return blocks
-    buttons = [button("Answer again", REGENERATE_ACTION, str(answer.message_id))]
-    if in_channel:
-        buttons.append(button("I need a human", NEED_HUMAN_ACTION, str(answer.id)))
-    if private:
-        buttons.insert(
-            0, button("Share with channel", SHARE_ACTION, str(answer.id), style="primary")
-        )
-    return [*blocks, feedback_block(answer.id), {"type": "actions", "elements": buttons}]
+    return blocks
 
 
 def feedback_block(answer_id: AnswerId) -> Block:
@@ -176,7 +157,7 @@ def compared_post(answer: Answer, *, side: int, links: Links) -> Post:
     parts = split_markdown(answer.text, limit=STREAM_CHARACTERS, length=escaped_length) or ["…"]
     shown = parts[0] + ("\n\n…" if len(parts) > 1 else "")
     title = MRKDWN.bold(SIDES[side])
-    foot = answer_foot(answer, links=links, in_channel=False, controls=False)
+    foot = _sources(answer, links)
     return Post(
         text=shortened(f"{title}\n{mrkdwn(shown)}"),
         blocks=[section(title), markdown_block(shown), *foot],

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from bots.screens import Reach
 from bots.slack_bot.blocks import STOP_ACTION, Post
 from bots.slack_bot.lanes import Priority
 from bots.slack_bot.mrkdwn import escape
@@ -71,6 +72,11 @@ class Place:
             one_reader=not place["channel"],
             private=place.get("via") == "ephemeral",
         )
+
+    @property
+    def reach(self) -> Reach:
+        """Who sees what is posted here."""
+        return Reach.of(one_reader=self.one_reader, private=self.private)
 
     @property
     def threaded(self) -> dict[str, str]:

@@ -67,8 +67,7 @@ class EditedScreen:
 
     async def finish(self, answer: Answer, links: Links) -> None:
         """Show the answer in as many messages as it needs."""
-        in_channel = not self._board.place.one_reader
-        posts = answer_posts(answer, links=links, in_channel=in_channel)
+        posts = answer_posts(answer, links=links, reach=self._board.place.reach)
         for part, post in enumerate(posts):
             await self._board.show(part, post, Priority.FINAL)
         await self._board.keep(len(posts))
@@ -201,7 +200,7 @@ class StreamedScreen:
                 return
 
     async def _complete(self, answer: Answer, links: Links, whole: str) -> None:
-        foot = answer_foot(answer, links=links, in_channel=not self._board.place.one_reader)
+        foot = answer_foot(answer, links=links, reach=self._board.place.reach)
         try:
             await self._board.calls.stop_stream(
                 channel=self._board.place.channel,
@@ -218,7 +217,7 @@ class StreamedScreen:
 
     async def _take_stop_away(self, answer: Answer, links: Links, foot: list[Block]) -> None:
         """Replace the streamed message by the same one without its stop button."""
-        posts = answer_posts(answer, links=links, in_channel=False)
+        posts = answer_posts(answer, links=links, reach=self._board.place.reach)
         try:
             await self._board.calls.update_message(
                 channel=self._board.place.channel,
@@ -265,10 +264,7 @@ class PrivateScreen:
     async def finish(self, answer: Answer, links: Links) -> None:
         """Post the answer, which the asker may share."""
         self._status.over()
-        place = self._board.place
-        posts = answer_posts(
-            answer, links=links, in_channel=not place.one_reader, private=place.private
-        )
+        posts = answer_posts(answer, links=links, reach=self._board.place.reach)
         for part, post in enumerate(posts):
             await self._board.show(part, post, Priority.FINAL)
 

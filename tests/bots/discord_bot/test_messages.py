@@ -20,6 +20,7 @@ from bots.discord_bot.messages import (
     written,
 )
 from bots.messages import Answer, Citation, FinishReason
+from bots.screens import Reach
 from feedback import ComparisonId
 from storage.identity import AnswerId, ChunkId, DocumentId, MessageId
 from tests.bots.discord_bot.test_markdown import assert_harmless, hostile
@@ -63,7 +64,7 @@ def assert_postable(post: Post) -> None:
 @settings(max_examples=60, deadline=None)
 def test_every_answer_fits_and_keeps_its_words(parts: list[str], repeat: int) -> None:
     text = "\n\n".join(parts) + "\n\n" + "word " * repeat
-    posts = answer_posts(an_answer(text), links={}, in_channel=True)
+    posts = answer_posts(an_answer(text), links={}, reach=Reach.CHANNEL)
     for post in posts:
         assert_postable(post)
         assert_harmless(post.content)
@@ -83,7 +84,7 @@ def test_whatever_else_is_shown_fits_too(text: str, more: str) -> None:
 def test_many_sources_go_on_in_further_messages_above_the_buttons() -> None:
     links = {DocumentId(UUID(int=n)): f"https://d.example/{'x' * 200}/{n}" for n in range(1, 40)}
     answer = an_answer("Yes.", *(cited(n, f"document {n}.pdf") for n in range(1, 40)))
-    *full, last = answer_posts(answer, links=links, in_channel=True)
+    *full, last = answer_posts(answer, links=links, reach=Reach.CHANNEL)
     assert full
     assert last.buttons
     lines = "\n".join(post.content for post in (*full, last)).split("\n")[1:]
@@ -92,26 +93,22 @@ def test_many_sources_go_on_in_further_messages_above_the_buttons() -> None:
 
 
 @pytest.mark.parametrize(
-    ("in_channel", "private", "more"),
+    ("reach", "kinds"),
     [
-        (True, False, ["human"]),
-        (False, False, []),
-        (True, True, ["human", "share"]),
+        (Reach.ALONE, ["up", "down", "again"]),
+        (Reach.CHANNEL, ["up", "down", "again", "human"]),
+        (Reach.PRIVATE, ["up", "down", "again", "human", "share"]),
+        (Reach.SHARED, ["up", "down"]),
     ],
 )
-def test_an_answer_is_rated_asked_again_and_handed_on(
-    in_channel: bool, private: bool, more: list[str]
-) -> None:
-    [post] = answer_posts(an_answer("Yes."), links={}, in_channel=in_channel, private=private)
-    kinds = [button.custom_id.split(":")[1] for button in post.buttons]
-    assert kinds == ["up", "down", "again", *more]
-    [shared] = answer_posts(an_answer("Yes."), links={}, in_channel=True, controls=False)
-    assert shared.buttons == ()
+def test_an_answer_is_rated_asked_again_and_handed_on(reach: Reach, kinds: list[str]) -> None:
+    [post] = answer_posts(an_answer("Yes."), links={}, reach=reach)
+    assert [button.custom_id.split(":")[1] for button in post.buttons] == kinds
 
 
 @pytest.mark.parametrize("text", [replies.NO_DOCUMENTS, replies.STILL_READING])
 def test_what_to_do_is_said_in_the_words_of_discord(text: str) -> None:
-    [post] = answer_posts(an_answer(text, finish="no_documents"), links={}, in_channel=True)
+    [post] = answer_posts(an_answer(text, finish="no_documents"), links={}, reach=Reach.CHANNEL)
     assert "`/upload`" in post.content or "`/documents`" in post.content
     assert "parley" not in post.content
 

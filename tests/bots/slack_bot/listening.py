@@ -15,6 +15,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.administration import Administration
 from bots.messages import Answer
+from bots.screens import Reach
 from bots.settings import SlackSettings
 from bots.slack_bot import actions, admin, commands, compare, home, rate
 from bots.slack_bot.blocks import answer_posts, stop_button
@@ -100,7 +101,8 @@ class Stage:
             finish_reason="stop",
             model="small",
         )
-        (post,) = answer_posts(answer, links={}, in_channel=channel.kind != "im")
+        reach = Reach.ALONE if channel.kind == "im" else Reach.CHANNEL
+        (post,) = answer_posts(answer, links={}, reach=reach)
         ts = await self.context.calls(self.client).post_message(
             channel=channel.id, thread_ts=said.ts, **post.arguments()
         )

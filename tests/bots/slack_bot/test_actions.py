@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bots.messages import Answer
+from bots.screens import Reach
 from bots.slack_bot.blocks import answer_posts
 from storage.identity import Keys
 from storage.pool import Pool, one_row
@@ -33,7 +34,7 @@ async def name_humans(stage: Stage, person: Person, channel: Channel, *humans: s
 async def private_answer(stage: Stage, person: Person, channel: Channel) -> tuple[Message, Answer]:
     """An answer that only the asker sees, in the thread of the question."""
     _, answer = await stage.answered(person, channel)
-    (post,) = answer_posts(answer, links={}, in_channel=True, private=True)
+    (post,) = answer_posts(answer, links={}, reach=Reach.PRIVATE)
     await stage.context.calls(stage.client).post_ephemeral(
         channel=channel.id, user=person.id, **post.arguments()
     )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bots import replies
 from bots.messages import Answer, Citation, FinishReason
+from bots.screens import Reach
 from bots.slack_bot.blocks import (
     FEEDBACK_ACTION,
     MAX_TEXT_CHARACTERS,
@@ -78,7 +79,7 @@ def assert_postable(post: Post) -> None:
 @settings(max_examples=60, deadline=None)
 def test_every_answer_fits_every_limit_and_keeps_its_words(parts: list[str], repeat: int) -> None:
     text = "\n\n".join(parts) + "\n\n" + "word " * repeat  # not on a fence's line: languages go
-    posts = answer_posts(an_answer(text), links={}, in_channel=True)
+    posts = answer_posts(an_answer(text), links={}, reach=Reach.CHANNEL)
     for post in posts:
         assert_postable(post)
         assert_harmless(post.text)
@@ -89,14 +90,14 @@ def test_every_answer_fits_every_limit_and_keeps_its_words(parts: list[str], rep
 
 
 def test_a_long_answer_has_its_buttons_once_under_its_end() -> None:
-    posts = answer_posts(an_answer("A sentence. " * 900), links={}, in_channel=True)
+    posts = answer_posts(an_answer("A sentence. " * 900), links={}, reach=Reach.CHANNEL)
     assert len(posts) > 2
     assert [bool(buttons(post)) for post in posts] == [False] * (len(posts) - 1) + [True]
 
 
 def test_code_is_fenced_in_every_message() -> None:
     code = "```python\n" + "\n".join(f"line_{n} = {n}" for n in range(500)) + "\n```"
-    posts = answer_posts(an_answer(code), links={}, in_channel=True)
+    posts = answer_posts(an_answer(code), links={}, reach=Reach.CHANNEL)
     assert len(posts) > 1
     for post in posts:
         [text] = [block["text"] for block in post.blocks if block["type"] == "markdown"]
@@ -105,7 +106,7 @@ def test_code_is_fenced_in_every_message() -> None:
 
 
 def test_an_answer_is_rated_asked_again_and_handed_to_people() -> None:
-    [post] = answer_posts(an_answer("Yes."), links={}, in_channel=True)
+    [post] = answer_posts(an_answer("Yes."), links={}, reach=Reach.CHANNEL)
     found = buttons(post)
     assert set(found) == {FEEDBACK_ACTION, REGENERATE_ACTION, NEED_HUMAN_ACTION}
     assert found[FEEDBACK_ACTION]["positive_button"]["value"] == f"up:{UUID(int=9)}"
@@ -115,21 +116,21 @@ def test_an_answer_is_rated_asked_again_and_handed_to_people() -> None:
 
 
 def test_alone_with_the_assistant_there_are_no_other_people_to_call() -> None:
-    [post] = answer_posts(an_answer("Yes."), links={}, in_channel=False)
+    [post] = answer_posts(an_answer("Yes."), links={}, reach=Reach.ALONE)
     assert set(buttons(post)) == {FEEDBACK_ACTION, REGENERATE_ACTION}
 
 
-def test_a_private_answer_can_be_shared_and_a_shared_one_has_no_buttons() -> None:
-    [private] = answer_posts(an_answer("Yes."), links={}, in_channel=True, private=True)
+def test_a_private_answer_can_be_shared_and_a_shared_one_is_rated() -> None:
+    [private] = answer_posts(an_answer("Yes."), links={}, reach=Reach.PRIVATE)
     assert buttons(private)[SHARE_ACTION]["value"] == str(UUID(int=9))
-    [shared] = answer_posts(an_answer("Yes."), links={}, in_channel=True, controls=False)
-    assert buttons(shared) == {}
+    [shared] = answer_posts(an_answer("Yes."), links={}, reach=Reach.SHARED)
+    assert set(buttons(shared)) == {FEEDBACK_ACTION}
 
 
 def test_a_source_is_a_link_where_it_has_an_address_else_a_name_and_a_place() -> None:
     answer = an_answer("Yes [1][2].", cited(1), cited(2, document="rules.pdf", heading="Leave"))
     links = {DocumentId(UUID(int=1)): "https://slack.example/F1"}
-    [post] = answer_posts(answer, links=links, in_channel=True)
+    [post] = answer_posts(answer, links=links, reach=Reach.CHANNEL)
     [lines] = [block["elements"] for block in post.blocks if block["type"] == "context"]
     assert [line["text"] for line in lines] == [
         "[1] <https://slack.example/F1|leave.md>, page 2",
@@ -148,14 +149,14 @@ def test_the_name_of_a_document_pings_nobody_and_leads_nowhere() -> None:
 
 def test_many_sources_stay_within_the_blocks_of_a_message() -> None:
     answer = an_answer("Yes.", *(cited(n, document="d" * 500) for n in range(1, 400)))
-    [post] = answer_posts(answer, links={}, in_channel=True)
+    [post] = answer_posts(answer, links={}, reach=Reach.CHANNEL)
     assert_postable(post)
 
 
 @pytest.mark.parametrize("text", [replies.NO_DOCUMENTS, replies.STILL_READING])
 def test_what_to_do_is_said_in_the_words_of_slack(text: str) -> None:
     [post] = answer_posts(
-        an_answer(text, finish="no_documents", found=False), links={}, in_channel=True
+        an_answer(text, finish="no_documents", found=False), links={}, reach=Reach.CHANNEL
     )
     assert "`parley " not in post.text
     assert "page" not in post.text
@@ -163,12 +164,12 @@ def test_what_to_do_is_said_in_the_words_of_slack(text: str) -> None:
 
 def test_nothing_found_is_said_plainly() -> None:
     answer = an_answer(replies.NOT_FOUND, finish="not_found", found=False)
-    [post] = answer_posts(answer, links={}, in_channel=True)
+    [post] = answer_posts(answer, links={}, reach=Reach.CHANNEL)
     assert post.text == replies.NOT_FOUND
 
 
 def test_a_stopped_answer_says_so() -> None:
-    [post] = answer_posts(an_answer("Half a", finish="stopped"), links={}, in_channel=True)
+    [post] = answer_posts(an_answer("Half a", finish="stopped"), links={}, reach=Reach.CHANNEL)
     assert "Stopped." in shown(post)
 
 
