@@ -519,7 +519,7 @@ async def test_a_vote_is_kept_once_per_person_and_forged_ids_change_nothing(
     ]
     for person, side in clicks:
         await slack.click(person, answer, "parley_feedback", side=side).acknowledged()
-    assert await _votes(pool, 2) == [-1, 1]
+    assert await votes(pool, 2) == [-1, 1]
     room = slack.add_channel("room", eve)
     await know(room, "handbook.md", HANDBOOK)
     own = await the_answer(slack, slack.say(eve, room, f"{slack.mention} {QUESTION}"))
@@ -528,10 +528,10 @@ async def test_a_vote_is_kept_once_per_person_and_forged_ids_change_nothing(
         clicked = slack.click(eve, own, "parley_feedback", side="positive", value=value)
         await clicked.acknowledged()
     await slack.click(eve, own, "parley_feedback", side="negative").acknowledged()
-    assert await _votes(pool, 3) == [-1, -1, 1]
+    assert await votes(pool, 3) == [-1, -1, 1]
 
 
-async def _votes(pool: Pool, count: int) -> list[int]:
+async def votes(pool: Pool, count: int) -> list[int]:
     """The values of all votes, once there are so many."""
     values: list[int] = []
 

@@ -18,6 +18,7 @@ from storage.pool import Pool
 from tests.bots.app_process import eventually
 from tests.bots.conftest import free_port
 from tests.bots.slack_bot.conftest import Know, Running
+from tests.bots.slack_bot.installing import cookie_of, install, returning, up
 from tests.fakes.scripted_model import ScriptedModel
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Workspace
@@ -64,40 +65,9 @@ def installations(pool: Pool, keys: Keys) -> Installations:
     return Installations(pool=pool, keys=keys)
 
 
-async def up(root: str) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
-
-        async def answers() -> bool:
-            with contextlib.suppress(httpx.HTTPError):
-                return (await client.get(f"{root}/healthz")).is_success
-            return False
-
-        await eventually(answers, "the app listens")
-
-
 @pytest.fixture
 async def second(slack: SlackServer) -> Workspace:
     return slack.add_workspace("Second")
-
-
-async def install(slack: SlackServer, root: str, workspace: Workspace) -> httpx.Response:
-    """What somebody's browser does, from the app's page to Slack's and back."""
-    slack.oauth.installing = (workspace, slack.add_person("Installer", workspace=workspace).id)
-    async with httpx.AsyncClient(trust_env=False) as browser:
-        begun = await browser.get(f"{root}/slack/install")
-        consent = await browser.get(begun.headers["location"])
-        return await browser.get(returning(root, consent), headers=cookie_of(begun))
-
-
-def returning(root: str, consent: httpx.Response) -> str:
-    """Where Slack's page sends the browser."""
-    query = httpx.URL(consent.headers["location"]).query.decode()
-    return f"{root}/slack/oauth_redirect?{query}"
-
-
-def cookie_of(begun: httpx.Response) -> dict[str, str]:
-    """The header with the cookie that the app's page set."""
-    return {"Cookie": f"parley-slack-state={begun.cookies['parley-slack-state']}"}
 
 
 # ---------------------------------------------------------------- events
