@@ -14,10 +14,10 @@ from bots.discord_bot.rest import DiscordCalls
 from bots.settings import DiscordSettings
 from bots.turns import Turns
 from engine.client import EngineClient
-from storage.identity import AnswerId, Audience, MessageId
+from storage.identity import Audience, MessageId
 from storage.pool import Pool
 from tests.bots.conftest import make_workplace
-from tests.bots.turn_script import store_answer
+from tests.bots.turn_script import Stored
 from tests.fakes.discord_server import DiscordServer
 from tests.fakes.discord_world import Channel, Message, Person
 
@@ -45,36 +45,14 @@ class Stage:
         """A question that nobody answers yet."""
         said = self.discord.say(person, channel, text, deliver=False)
         ref = f"{self.discord.app_id}:{channel.id}:{said.id}"
-        return said, await self.store_question(person, channel, text, ref=ref, thread_ref=said.id)
-
-    async def store_question(
-        self, person: Person, channel: Channel, text: str, *, ref: str, thread_ref: str
-    ) -> MessageId:
-        """A question as the listeners store it."""
         audience = await self.audience(person, channel)
-        conversations = self.context.workplace.conversations
-        return await conversations.add_question(
-            await conversations.ensure_thread(thread_ref, audience=audience),
-            audience=audience,
-            text=text,
-            message_ref=ref,
-            author_id=audience.member_id,
-        )
+        message_id = await self.stored.question(audience, text, thread_ref=said.id, message_ref=ref)
+        return said, message_id
 
-    async def store_answer(
-        self,
-        message_id: MessageId,
-        audience: Audience,
-        *,
-        text: str = "Twenty-five days.",
-        model: str = "small",
-        current: bool = True,
-    ) -> AnswerId:
-        """An answer as the assistant stores it."""
-        conversations = self.context.workplace.conversations
-        return await store_answer(
-            conversations, message_id, audience, text=text, model=model, current=current
-        )
+    @property
+    def stored(self) -> Stored:
+        """What is stored of questions and answers."""
+        return Stored(conversations=self.context.workplace.conversations)
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,22 @@ import pytest
 
 from bots.comparisons import order_of
 from bots.discord_bot.delivery import discord_delivery
-from bots.errors import Reply, TurnFailed
+from bots.errors import Reply
 from bots.messages import (
-    Answer,
     Answered,
     Citation,
     Delayed,
     Queued,
-    Searching,
     SourcesFound,
     TextDelta,
 )
-from storage.identity import Audience, ChunkId, DocumentId, MessageId
-from storage.jobs import RetryLater, TurnJob, TurnKind
+from storage.identity import ChunkId, DocumentId
+from storage.jobs import RetryLater, TurnKind
 from storage.pool import Pool
 from tests.bots.discord_bot.stage import EVERY_S, Stage, at_full_pace, logged_in
 from tests.bots.discord_bot.test_markdown import assert_harmless
 from tests.bots.model_list import serve_models
-from tests.bots.turn_script import ScriptedTurn, Step, stored_again
+from tests.bots.turn_script import Step, Talk
 from tests.fakes.discord_interactions import Interaction
 from tests.fakes.discord_permissions import Permission
 from tests.fakes.discord_server import DiscordServer
@@ -41,16 +38,14 @@ SUPPRESS_EMBEDS = 1 << 2
 RATED = {"Good answer", "Bad answer", "Answer again"}
 
 
-class Talk:
+class DiscordTalk(Talk):
     """One question in one place, delivered as often as a test likes."""
 
     def __init__(self, stage: Stage, person: Person, channel: Channel) -> None:
         self.stage, self.person, self.channel = stage, person, channel
-        self.discord = stage.discord
+        self.discord, self.stored_turns = stage.discord, stage.stored
         self.used: Interaction | None = None
         self.asked: Message
-        self.message_id: MessageId
-        self.audience: Audience
         self.delivery = discord_delivery(stage.context, typing_refresh_s=EVERY_S)
 
     async def ask(self) -> None:
@@ -65,8 +60,8 @@ class Talk:
         self.audience = await self.stage.audience(self.person, self.channel)
         self.used = used = self.discord.slash(self.person, self.channel, "ask")
         ref = f"{self.discord.app_id}:interaction:{used.id}"
-        self.message_id = await self.stage.store_question(
-            self.person, self.channel, "How many days?", ref=ref, thread_ref=ref
+        self.message_id = await self.stored_turns.question(
+            self.audience, "How many days?", thread_ref=ref, message_ref=ref
         )
         route = discord.http.Route(
             "POST", "/interactions/{id}/{token}/callback", id=used.id, token=used.token
@@ -95,37 +90,9 @@ class Talk:
                 "token": self.used.token,
                 "expires": str(time.time() + 870),
             }
-        job = TurnJob(
-            message_id=self.message_id,
-            place={**where, **place},
-            kind=kind,
-            attempt=attempt,
-            stopped=False,
-        )
-        turn = ScriptedTurn(list(steps), job=job, audience=self.audience)
+        turn = self.turn(steps, place={**where, **place}, attempt=attempt, kind=kind)
         async with asyncio.timeout(30):
             await self.delivery.deliver(turn)
-
-    async def stored(self, text: str, **more: Any) -> Answer:
-        """An answer to the question, stored."""
-        answer_id = await self.stage.store_answer(self.message_id, self.audience, text=text)
-        known = {"found": True, "finish_reason": "stop", **more}
-        return Answer(id=answer_id, message_id=self.message_id, text=text, **known)
-
-    async def answered(self, text: str, **more: Any) -> Answered:
-        """The event that ends a turn."""
-        return Answered(answer=await self.stored(text, **more))
-
-    async def again(self, text: str | None = None) -> Answered:
-        """The stored answer, as a later attempt finds it."""
-        conversations = self.stage.context.workplace.conversations
-        answer = await stored_again(conversations, self.message_id, self.audience)
-        return Answered(answer=answer if text is None else replace(answer, text=text))
-
-    @property
-    def searching(self) -> Searching:
-        """The event that begins a turn."""
-        return Searching(message_id=self.message_id)
 
     @property
     def written(self) -> list[Message]:
@@ -154,17 +121,17 @@ async def stage(
 
 
 @pytest.fixture
-async def team(stage: Stage) -> Talk:
+async def team(stage: Stage) -> DiscordTalk:
     ana = stage.discord.add_person("Ana")
-    talk = Talk(stage, ana, stage.discord.add_channel("team"))
+    talk = DiscordTalk(stage, ana, stage.discord.add_channel("team"))
     await talk.ask()
     return talk
 
 
 @pytest.fixture
-async def command(stage: Stage) -> Talk:
+async def command(stage: Stage) -> DiscordTalk:
     ana = stage.discord.add_person("Ana")
-    talk = Talk(stage, ana, stage.discord.add_channel("team"))
+    talk = DiscordTalk(stage, ana, stage.discord.add_channel("team"))
     await talk.use()
     return talk
 
@@ -172,7 +139,7 @@ async def command(stage: Stage) -> Talk:
 # ---------------------------------------------------------------- messages
 
 
-async def test_one_message_grows_into_the_answer(team: Talk) -> None:
+async def test_one_message_grows_into_the_answer(team: DiscordTalk) -> None:
     await team.deliver(
         team.searching,
         team.shows("Searching"),
@@ -195,7 +162,7 @@ async def test_one_message_grows_into_the_answer(team: Talk) -> None:
     ]
 
 
-async def test_it_can_be_stopped_while_it_is_written(team: Talk) -> None:
+async def test_it_can_be_stopped_while_it_is_written(team: DiscordTalk) -> None:
     async def stop_button() -> None:
         await team.shows("Twenty")()
         [reply] = team.written
@@ -208,7 +175,7 @@ async def test_it_can_be_stopped_while_it_is_written(team: Talk) -> None:
     assert reply.content == "Twenty\n-# *Stopped.*"
 
 
-async def test_who_waits_sees_typing_and_the_position(team: Talk) -> None:
+async def test_who_waits_sees_typing_and_the_position(team: DiscordTalk) -> None:
     async def typing() -> None:
         await team.discord.until(lambda: len(team.channel.typing) >= 2, "typing, again")
 
@@ -217,7 +184,7 @@ async def test_who_waits_sees_typing_and_the_position(team: Talk) -> None:
     assert [reply.content for reply in team.written] == ["Yes."]
 
 
-async def test_edits_come_once_a_second_and_the_last_one_is_the_answer(team: Talk) -> None:
+async def test_edits_come_once_a_second_and_the_last_one_is_the_answer(team: DiscordTalk) -> None:
     team.delivery = discord_delivery(at_full_pace(team.stage))
     words = [TextDelta(text=f"word{n} ") for n in range(50)]
     await team.deliver(
@@ -236,7 +203,9 @@ async def test_edits_come_once_a_second_and_the_last_one_is_the_answer(team: Tal
     assert edits[0] - reply.times[0] < 0.9  # the first words wait for nothing
 
 
-async def test_a_long_answer_becomes_several_messages_with_code_in_fences(team: Talk) -> None:
+async def test_a_long_answer_becomes_several_messages_with_code_in_fences(
+    team: DiscordTalk,
+) -> None:
     code = "\n".join(f"line_{n} = {n}" for n in range(400))
     text = f"Like this:\n\n```python\n{code}\n```\n\nThat is all."
     await team.deliver(team.searching, TextDelta(text=text), await team.answered(text))
@@ -263,7 +232,7 @@ def cited(document_id: DocumentId, document: str = "leave.md") -> Citation:
     )
 
 
-async def test_a_source_is_a_link_to_where_it_was_shared(team: Talk) -> None:
+async def test_a_source_is_a_link_to_where_it_was_shared(team: DiscordTalk) -> None:
     jump = "https://discord.com/channels/1/2/3"
     document = await team.stage.context.workplace.documents.add(
         "leave.md", b"Twenty-five.", audience=team.audience, origin={"permalink": jump}
@@ -274,7 +243,7 @@ async def test_a_source_is_a_link_to_where_it_was_shared(team: Talk) -> None:
     assert reply.content == f"Yes [1].\n-# [1] [leave.md](<{jump}>), Leave\n-# [1] leave.md, Leave"
 
 
-async def test_nobody_is_pinged_and_nothing_unfurls_whatever_is_said(team: Talk) -> None:
+async def test_nobody_is_pinged_and_nothing_unfurls_whatever_is_said(team: DiscordTalk) -> None:
     hostile = "@everyone <@1> [1](https://evil.example/a) https://evil.example\n-# [1] leave.md"
     source = cited(DocumentId(uuid4()), f"{hostile}.pdf")
     await team.deliver(
@@ -296,11 +265,8 @@ async def test_nobody_is_pinged_and_nothing_unfurls_whatever_is_said(team: Talk)
     assert_harmless(foot)
 
 
-async def test_a_failure_is_said_in_the_message_that_was_waited_for(team: Talk) -> None:
-    def fail() -> None:
-        reply = Reply(text="This question is too long.", retryable=False)
-        raise TurnFailed(reply, message_id=team.message_id)
-
+async def test_a_failure_is_said_in_the_message_that_was_waited_for(team: DiscordTalk) -> None:
+    fail = team.fail("This question is too long.")
     await team.deliver(team.searching, team.shows("Searching"), fail)
     assert [reply.content for reply in team.written] == ["This question is too long."]
 
@@ -308,7 +274,7 @@ async def test_a_failure_is_said_in_the_message_that_was_waited_for(team: Talk) 
 # ---------------------------------------------------------------- Discord in trouble
 
 
-async def test_an_answer_waits_until_discord_takes_it(team: Talk) -> None:
+async def test_an_answer_waits_until_discord_takes_it(team: DiscordTalk) -> None:
     await team.deliver(
         team.searching,
         team.shows("Searching"),
@@ -318,7 +284,7 @@ async def test_an_answer_waits_until_discord_takes_it(team: Talk) -> None:
     assert [reply.content for reply in team.written] == ["Yes."]
 
 
-async def test_while_discord_is_away_the_turn_is_put_off(team: Talk) -> None:
+async def test_while_discord_is_away_the_turn_is_put_off(team: DiscordTalk) -> None:
     fault = team.discord.fail("POST", status=503, times=None)
     with pytest.raises(RetryLater):
         await team.deliver(team.searching, await team.answered("Yes."))
@@ -327,7 +293,7 @@ async def test_while_discord_is_away_the_turn_is_put_off(team: Talk) -> None:
     assert [reply.content for reply in team.written] == ["Yes."]
 
 
-async def test_a_message_that_somebody_deleted_is_posted_again(team: Talk) -> None:
+async def test_a_message_that_somebody_deleted_is_posted_again(team: DiscordTalk) -> None:
     async def delete() -> None:
         await team.shows("Searching")()
         team.discord.remove(team.written[0])
@@ -336,14 +302,14 @@ async def test_a_message_that_somebody_deleted_is_posted_again(team: Talk) -> No
     assert [reply.content for reply in team.written] == ["Yes."]
 
 
-async def test_without_the_right_to_read_the_history_it_is_no_reply(team: Talk) -> None:
+async def test_without_the_right_to_read_the_history_it_is_no_reply(team: DiscordTalk) -> None:
     everyone = team.discord.home.everyone
     team.discord.overwrite(team.channel, everyone, deny=Permission.READ_MESSAGE_HISTORY)
     await team.deliver(team.searching, await team.answered("Yes."), attempt=1)
     assert [reply.content for reply in team.written] == ["Yes."]
 
 
-async def test_a_place_that_is_gone_ends_the_turn(team: Talk) -> None:
+async def test_a_place_that_is_gone_ends_the_turn(team: DiscordTalk) -> None:
     team.discord.remove_channel(team.channel)
     await team.deliver(team.searching, await team.answered("Yes."))
 
@@ -351,7 +317,7 @@ async def test_a_place_that_is_gone_ends_the_turn(team: Talk) -> None:
 # ---------------------------------------------------------------- again and again
 
 
-async def test_a_finished_answer_is_not_delivered_twice(team: Talk) -> None:
+async def test_a_finished_answer_is_not_delivered_twice(team: DiscordTalk) -> None:
     await team.deliver(await team.answered("Yes."))
     calls = len(team.discord.calls)
     await team.deliver(await team.again(), attempt=1)
@@ -360,7 +326,7 @@ async def test_a_finished_answer_is_not_delivered_twice(team: Talk) -> None:
 
 @pytest.mark.parametrize("remembered", [True, False])
 async def test_after_a_crash_the_placeholder_becomes_the_answer(
-    team: Talk, remembered: bool, monkeypatch: pytest.MonkeyPatch
+    team: DiscordTalk, remembered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.fakes.discord_messages.NONCE_LIVES_S", 0.0)
     await team.deliver(team.searching, team.shows("Searching"))  # the process ends here
@@ -371,7 +337,7 @@ async def test_after_a_crash_the_placeholder_becomes_the_answer(
 
 
 async def test_no_part_of_a_long_answer_is_posted_twice(
-    team: Talk, monkeypatch: pytest.MonkeyPatch
+    team: DiscordTalk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.fakes.discord_messages.NONCE_LIVES_S", 0.0)
     text = "\n\n".join(f"Paragraph {n} says a little more than the others." for n in range(100))
@@ -385,7 +351,9 @@ async def test_no_part_of_a_long_answer_is_posted_twice(
     assert [reply.id for reply in team.written] == before
 
 
-async def test_an_engine_that_is_down_is_said_once_and_becomes_the_answer(team: Talk) -> None:
+async def test_an_engine_that_is_down_is_said_once_and_becomes_the_answer(
+    team: DiscordTalk,
+) -> None:
     down = Delayed(reply=Reply(text="The model does not answer right now.", retryable=True))
     await team.deliver(team.searching, down)
     await team.deliver(team.searching, Queued(position=1), down, attempt=1)
@@ -395,17 +363,14 @@ async def test_an_engine_that_is_down_is_said_once_and_becomes_the_answer(team: 
     assert [reply.content for reply in team.written] == ["Yes."]
 
 
-async def test_another_answer_takes_the_place_of_the_first(team: Talk) -> None:
+async def test_another_answer_takes_the_place_of_the_first(team: DiscordTalk) -> None:
     await team.deliver(await team.answered("A sentence that is not short at all. " * 100))
     first, *_ = team.written
     await team.deliver(team.searching, await team.again("Shorter."), kind="regenerate")
     assert [(reply.id, reply.content) for reply in team.written] == [(first.id, "Shorter.")]
 
 
-async def test_the_answer_stays_where_another_one_fails(team: Talk) -> None:
-    def fail() -> None:
-        raise TurnFailed(Reply(text="No luck.", retryable=False), message_id=team.message_id)
-
+async def test_the_answer_stays_where_another_one_fails(team: DiscordTalk) -> None:
     await team.deliver(await team.answered("Yes."))
     click = team.discord.click(team.person, team.written[0], "Answer again")
     route = discord.http.Route(
@@ -415,7 +380,7 @@ async def test_the_answer_stays_where_another_one_fails(team: Talk) -> None:
     await team.deliver(
         team.searching,
         team.shows("Searching"),
-        fail,
+        team.fail("No luck."),
         kind="regenerate",
         application=team.discord.app_id,
         token=click.token,
@@ -430,7 +395,7 @@ async def test_the_answer_stays_where_another_one_fails(team: Talk) -> None:
 # ---------------------------------------------------------------- interactions
 
 
-async def test_the_response_grows_into_the_answer(command: Talk) -> None:
+async def test_the_response_grows_into_the_answer(command: DiscordTalk) -> None:
     text = "A sentence. " * 300
     await command.deliver(
         command.searching,
@@ -448,7 +413,7 @@ async def test_the_response_grows_into_the_answer(command: Talk) -> None:
 
 @pytest.mark.parametrize("ends", ["before", "meanwhile"])
 async def test_when_the_token_ends_the_answer_comes_in_the_channel(
-    command: Talk, ends: str
+    command: DiscordTalk, ends: str
 ) -> None:
     used = command.used
     assert used is not None
@@ -464,7 +429,7 @@ async def test_when_the_token_ends_the_answer_comes_in_the_channel(
 
 
 async def test_after_a_crash_the_response_becomes_the_answer_without_a_token(
-    command: Talk,
+    command: DiscordTalk,
 ) -> None:
     await command.deliver(command.searching, command.shows("Searching"))
     await command.deliver(await command.answered("Yes."), attempt=1, expires="1")
@@ -474,7 +439,7 @@ async def test_after_a_crash_the_response_becomes_the_answer_without_a_token(
 
 async def test_a_private_answer_is_seen_by_its_asker_alone(stage: Stage) -> None:
     ana = stage.discord.add_person("Ana")
-    talk = Talk(stage, ana, stage.discord.add_channel("team"))
+    talk = DiscordTalk(stage, ana, stage.discord.add_channel("team"))
     await talk.use(ephemeral=True)
     text = "A sentence. " * 300
     await talk.deliver(
@@ -488,7 +453,7 @@ async def test_a_private_answer_is_seen_by_its_asker_alone(stage: Stage) -> None
 
 async def test_a_private_answer_that_comes_late_comes_as_a_direct_message(stage: Stage) -> None:
     ana = stage.discord.add_person("Ana")
-    talk = Talk(stage, ana, stage.discord.add_channel("team"))
+    talk = DiscordTalk(stage, ana, stage.discord.add_channel("team"))
     await talk.use(ephemeral=True)
     assert talk.used is not None
     talk.used.expire()
@@ -503,7 +468,7 @@ async def test_in_a_foreign_place_nothing_is_said_once_the_token_ended(stage: St
     ana = stage.discord.add_person("Ana")
     foreign = stage.discord.add_guild("Elsewhere", has_app=False)
     stage.discord.join(ana, foreign)
-    talk = Talk(stage, ana, stage.discord.add_channel("lounge", guild=foreign))
+    talk = DiscordTalk(stage, ana, stage.discord.add_channel("lounge", guild=foreign))
     await talk.use(ephemeral=True)
     assert talk.used is not None
     talk.used.expire()
@@ -516,31 +481,11 @@ async def test_in_a_foreign_place_nothing_is_said_once_the_token_ended(stage: St
 # ---------------------------------------------------------------- comparisons
 
 
-async def _two(talk: Talk) -> list[Answer]:
-    answers = []
-    for text, model in (("First.", "small-model"), ("Second.", "large-model")):
-        current = model == "small-model"
-        answer_id = await talk.stage.store_answer(
-            talk.message_id, talk.audience, text=text, model=model, current=current
-        )
-        answers.append(
-            Answer(
-                id=answer_id,
-                message_id=talk.message_id,
-                text=text,
-                found=True,
-                finish_reason="stop",
-                model=model,
-            )
-        )
-    return answers
-
-
 @pytest.mark.parametrize("crashed", [False, True])
 async def test_two_answers_stand_side_by_side_blind_and_can_be_voted_on(
-    team: Talk, crashed: bool
+    team: DiscordTalk, crashed: bool
 ) -> None:
-    one, two = await _two(team)
+    one, two = await team.two()
     begun: list[Step] = [(0, TextDelta(text="First ")), (1, TextDelta(text="Second "))]
     shown = [team.shows("First"), team.shows("Second")]
     end: list[Step] = [(0, Answered(answer=one)), (1, Answered(answer=two))]
@@ -559,7 +504,7 @@ async def test_two_answers_stand_side_by_side_blind_and_can_be_voted_on(
     assert "large-model" not in everything
 
 
-async def test_where_nothing_is_found_there_is_nothing_to_compare(team: Talk) -> None:
+async def test_where_nothing_is_found_there_is_nothing_to_compare(team: DiscordTalk) -> None:
     nothing = await team.answered("I found nothing.", found=False, finish_reason="not_found")
     await team.deliver((0, team.searching), (0, nothing), kind="compare")
     [reply] = team.written

@@ -33,7 +33,7 @@ from storage.places import Places
 from storage.pool import Pool
 from storage.runs import Runs
 from tests.bots.conftest import make_workplace
-from tests.bots.turn_script import store_answer
+from tests.bots.turn_script import Stored
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel, Message, Person
 
@@ -61,14 +61,8 @@ class Stage:
         self.asked += 1
         said = self.slack.say(person, channel, text, deliver=False)
         audience = await self.audience(person, channel)
-        conversations = self.context.workplace.conversations
-        thread_id = await conversations.ensure_thread(said.ts, audience=audience)
-        message_id = await conversations.add_question(
-            thread_id,
-            audience=audience,
-            text=text,
-            message_ref=f"A:{channel.id}:{said.ts}",
-            author_id=audience.member_id,
+        message_id = await self.stored.question(
+            audience, text, thread_ref=said.ts, message_ref=f"A:{channel.id}:{said.ts}"
         )
         return said, message_id
 
@@ -82,10 +76,15 @@ class Stage:
         current: bool = True,
     ) -> AnswerId:
         """An answer as the assistant stores it."""
-        conversations = self.context.workplace.conversations
-        return await store_answer(
-            conversations, message_id, audience, text=text, model=model, current=current
+        answer = await self.stored.answer(
+            message_id, audience, text=text, model=model, current=current
         )
+        return answer.id
+
+    @property
+    def stored(self) -> Stored:
+        """What is stored of questions and answers."""
+        return Stored(conversations=self.context.workplace.conversations)
 
     async def answered(
         self, person: Person, channel: Channel, text: str = "How many days of leave?"

@@ -10,14 +10,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from bots.comparisons import order_of
-from bots.errors import Reply, TurnFailed
+from bots.errors import Reply
 from bots.messages import (
-    Answer,
     Answered,
     Citation,
     Delayed,
     Queued,
-    Searching,
     SourcesFound,
     TextDelta,
 )
@@ -32,13 +30,13 @@ from bots.slack_bot.blocks import (
 )
 from bots.slack_bot.delivery import slack_delivery
 from bots.slack_bot.web_api import SlackCalls
-from storage.identity import Audience, ChunkId, DocumentId, Keys, MessageId
-from storage.jobs import RetryLater, TurnJob, TurnKind
+from storage.identity import ChunkId, DocumentId, Keys
+from storage.jobs import RetryLater, TurnKind
 from storage.pool import Pool
 from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
 from tests.bots.slack_bot.test_mrkdwn import assert_harmless
-from tests.bots.turn_script import ScriptedTurn, Step, stored_again
+from tests.bots.turn_script import Step, Talk
 from tests.fakes.slack_blocks import texts_of
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel, Message, Person
@@ -46,15 +44,13 @@ from tests.fakes.slack_world import Channel, Message, Person
 EVERY_S = 0.02
 
 
-class Talk:
+class SlackTalk(Talk):
     """One question in one place, delivered as often as a test likes."""
 
     def __init__(self, stage: Stage, person: Person, channel: Channel) -> None:
         self.stage, self.person, self.channel = stage, person, channel
-        self.slack = stage.slack
+        self.slack, self.stored_turns = stage.slack, stage.stored
         self.asked: Message
-        self.message_id: MessageId
-        self.audience: Audience
         self.delivery = slack_delivery(stage.context, status_refresh_s=EVERY_S)
 
     async def ask(self) -> None:
@@ -80,22 +76,9 @@ class Talk:
             "via": "event",
             **place,
         }
-        job = TurnJob(
-            message_id=self.message_id, place=where, kind=kind, attempt=attempt, stopped=False
-        )
-        turn = ScriptedTurn(list(steps), job=job, audience=self.audience)
+        turn = self.turn(steps, place=where, attempt=attempt, kind=kind)
         async with asyncio.timeout(30):
             await self.delivery.deliver(turn)
-
-    async def stored(self, text: str, **more: Any) -> Answer:
-        """An answer to the question, stored."""
-        answer_id = await self.stage.store_answer(self.message_id, self.audience, text=text)
-        known = {"found": True, "finish_reason": "stop", **more}
-        return Answer(id=answer_id, message_id=self.message_id, text=text, **known)
-
-    async def answered(self, text: str, **more: Any) -> Answered:
-        """The event that ends a turn."""
-        return Answered(answer=await self.stored(text, **more))
 
     @property
     def replies(self) -> list[Message]:
@@ -119,23 +102,19 @@ async def stage(slack: SlackServer, pool: Pool, keys: Keys, tmp_path: Path) -> A
 
 
 @pytest.fixture
-async def team(stage: Stage) -> Talk:
+async def team(stage: Stage) -> SlackTalk:
     ana = stage.slack.add_person("Ana")
-    talk = Talk(stage, ana, stage.slack.add_channel("team", ana))
+    talk = SlackTalk(stage, ana, stage.slack.add_channel("team", ana))
     await talk.ask()
     return talk
 
 
 @pytest.fixture
-async def alone(stage: Stage) -> Talk:
+async def alone(stage: Stage) -> SlackTalk:
     ana = stage.slack.add_person("Ana")
-    talk = Talk(stage, ana, stage.slack.direct(ana))
+    talk = SlackTalk(stage, ana, stage.slack.direct(ana))
     await talk.ask()
     return talk
-
-
-def searching(talk: Talk) -> Searching:
-    return Searching(message_id=talk.message_id)
 
 
 def cited(document_id: DocumentId, document: str = "leave.md") -> Citation:
@@ -153,9 +132,9 @@ def cited(document_id: DocumentId, document: str = "leave.md") -> Citation:
 # ---------------------------------------------------------------- channels
 
 
-async def test_in_a_channel_one_message_grows_into_the_answer(team: Talk) -> None:
+async def test_in_a_channel_one_message_grows_into_the_answer(team: SlackTalk) -> None:
     await team.deliver(
-        searching(team),
+        team.searching,
         team.shows("Searching"),
         SourcesFound(sources=()),
         TextDelta(text="Twenty-five"),
@@ -174,11 +153,11 @@ async def test_in_a_channel_one_message_grows_into_the_answer(team: Talk) -> Non
     assert all(posted.finished for posted in await _posted(team))
 
 
-async def _posted(talk: Talk) -> Any:
+async def _posted(talk: SlackTalk) -> Any:
     return await talk.stage.context.deliveries.get(talk.message_id)
 
 
-async def test_it_can_be_stopped_while_it_is_written(team: Talk) -> None:
+async def test_it_can_be_stopped_while_it_is_written(team: SlackTalk) -> None:
     seen: list[str] = []
 
     async def stop_buttons() -> None:
@@ -187,7 +166,7 @@ async def test_it_can_be_stopped_while_it_is_written(team: Talk) -> None:
         seen.append(str(reply.elements[STOP_ACTION]["value"]))
 
     await team.deliver(
-        searching(team),
+        team.searching,
         TextDelta(text="Twenty"),
         stop_buttons,
         await team.answered("Twenty", finish_reason="stopped"),
@@ -198,7 +177,7 @@ async def test_it_can_be_stopped_while_it_is_written(team: Talk) -> None:
     assert "Stopped." in reply.seen
 
 
-async def test_who_waits_sees_the_position(team: Talk) -> None:
+async def test_who_waits_sees_the_position(team: SlackTalk) -> None:
     await team.deliver(
         Queued(position=3), team.shows("number 3 in the queue"), await team.answered("Yes.")
     )
@@ -206,19 +185,19 @@ async def test_who_waits_sees_the_position(team: Talk) -> None:
     assert "queue" not in reply.seen
 
 
-async def test_edits_keep_their_distance(team: Talk) -> None:
+async def test_edits_keep_their_distance(team: SlackTalk) -> None:
     team.delivery = slack_delivery(
         replace(team.stage.context, settings=SlackSettings(edit_interval_s=30))
     )
     words = [TextDelta(text=f"word{n} ") for n in range(200)]
-    await team.deliver(searching(team), *words, await team.answered("All words."))
+    await team.deliver(team.searching, *words, await team.answered("All words."))
     assert len(team.slack.calls_of("chat.update")) <= 2
     assert team.replies[0].seen.startswith("All words.")
 
 
-async def test_a_long_answer_becomes_several_messages_in_order(team: Talk) -> None:
+async def test_a_long_answer_becomes_several_messages_in_order(team: SlackTalk) -> None:
     text = "\n\n".join(f"Paragraph {n} says a little more than the one before." for n in range(200))
-    await team.deliver(searching(team), TextDelta(text=text), await team.answered(text))
+    await team.deliver(team.searching, TextDelta(text=text), await team.answered(text))
     assert len(team.replies) > 2
     seen = "\n".join(reply.seen for reply in sorted(team.replies, key=lambda reply: reply.ts))
     places = [seen.index(f"Paragraph {n} says") for n in range(200)]
@@ -226,7 +205,7 @@ async def test_a_long_answer_becomes_several_messages_in_order(team: Talk) -> No
     assert [FEEDBACK_ACTION in reply.elements for reply in team.replies].count(True) == 1
 
 
-async def test_a_source_from_slack_is_a_link_to_it(team: Talk) -> None:
+async def test_a_source_from_slack_is_a_link_to_it(team: SlackTalk) -> None:
     documents = team.stage.context.workplace.documents
     document = await documents.add(
         "leave.md",
@@ -239,15 +218,15 @@ async def test_a_source_from_slack_is_a_link_to_it(team: Talk) -> None:
     assert "[1] <https://slack.example/files/F1|leave.md>, Leave" in texts
 
 
-async def test_a_deleted_source_is_a_name(team: Talk) -> None:
+async def test_a_deleted_source_is_a_name(team: SlackTalk) -> None:
     await team.deliver(await team.answered("Yes [1].", citations=(cited(DocumentId(uuid4())),)))
     assert "[1] leave.md, Leave" in team.replies[0].seen
 
 
-async def test_nobody_is_pinged_by_what_a_model_says(team: Talk) -> None:
+async def test_nobody_is_pinged_by_what_a_model_says(team: SlackTalk) -> None:
     text = "<!channel> <@U123> @here <https://evil.example|x> `<!here>` & co"
     await team.deliver(
-        searching(team), TextDelta(text=text + " "), team.shows("co"), await team.answered(text)
+        team.searching, TextDelta(text=text + " "), team.shows("co"), await team.answered(text)
     )
     for call in team.slack.calls:
         if call.method.startswith("chat."):
@@ -258,12 +237,9 @@ async def test_nobody_is_pinged_by_what_a_model_says(team: Talk) -> None:
     assert team.replies[0].pings == []
 
 
-async def test_a_failure_is_said_in_the_message_that_was_waited_for(team: Talk) -> None:
-    def fail() -> None:
-        reply = Reply(text="This question is too long.", retryable=False)
-        raise TurnFailed(reply, message_id=team.message_id)
-
-    await team.deliver(searching(team), team.shows("Searching"), fail)
+async def test_a_failure_is_said_in_the_message_that_was_waited_for(team: SlackTalk) -> None:
+    fail = team.fail("This question is too long.")
+    await team.deliver(team.searching, team.shows("Searching"), fail)
     [reply] = team.replies
     assert reply.seen == "This question is too long."
 
@@ -272,10 +248,10 @@ async def test_a_failure_is_said_in_the_message_that_was_waited_for(team: Talk) 
 
 
 @pytest.mark.parametrize("code", ["invalid_blocks", "msg_blocks_too_long", "msg_too_long"])
-async def test_an_answer_whose_blocks_are_refused_is_plain_text(team: Talk, code: str) -> None:
+async def test_an_answer_whose_blocks_are_refused_is_plain_text(team: SlackTalk, code: str) -> None:
     fault: list[Any] = []
     await team.deliver(
-        searching(team),
+        team.searching,
         team.shows("Searching"),
         lambda: fault.append(team.slack.fail("chat.update", error=code)),
         await team.answered("Twenty-five **days**."),
@@ -286,9 +262,11 @@ async def test_an_answer_whose_blocks_are_refused_is_plain_text(team: Talk, code
 
 
 @pytest.mark.parametrize("refusal", [{"status": 429, "retry_after_s": 1}, {"error": "ratelimited"}])
-async def test_an_answer_waits_until_slack_takes_it(team: Talk, refusal: dict[str, Any]) -> None:
+async def test_an_answer_waits_until_slack_takes_it(
+    team: SlackTalk, refusal: dict[str, Any]
+) -> None:
     await team.deliver(
-        searching(team),
+        team.searching,
         team.shows("Searching"),
         lambda: team.slack.fail("chat.update", times=2, **refusal),
         TextDelta(text="Twenty "),
@@ -298,126 +276,119 @@ async def test_an_answer_waits_until_slack_takes_it(team: Talk, refusal: dict[st
     assert reply.seen.startswith("Twenty-five days.")
 
 
-async def test_a_lost_answer_to_a_post_makes_no_second_message(team: Talk) -> None:
+async def test_a_lost_answer_to_a_post_makes_no_second_message(team: SlackTalk) -> None:
     team.slack.fail("chat.postMessage", status=502, after=True)
-    await team.deliver(searching(team), await team.answered("Twenty-five days."))
+    await team.deliver(team.searching, await team.answered("Twenty-five days."))
     [reply] = team.replies
     assert reply.seen.startswith("Twenty-five days.")
 
 
-async def test_a_message_that_somebody_deleted_is_posted_again(team: Talk) -> None:
+async def test_a_message_that_somebody_deleted_is_posted_again(team: SlackTalk) -> None:
     async def delete() -> None:
         await team.shows("Searching")()
         [reply] = team.replies
         reply.deleted = True
 
-    await team.deliver(searching(team), delete, await team.answered("Twenty-five days."))
+    await team.deliver(team.searching, delete, await team.answered("Twenty-five days."))
     [reply] = team.replies
     assert reply.seen.startswith("Twenty-five days.")
 
 
-async def test_while_slack_is_away_the_turn_is_put_off(team: Talk) -> None:
+async def test_while_slack_is_away_the_turn_is_put_off(team: SlackTalk) -> None:
     team.slack.fail("chat.postMessage", status=503, times=None)
     team.slack.fail("conversations.replies", status=503, times=None)
     with pytest.raises(RetryLater):
-        await team.deliver(searching(team), await team.answered("Twenty-five days."))
+        await team.deliver(team.searching, await team.answered("Twenty-five days."))
     for fault in team.slack.faults:
         fault.stop()
-    await team.deliver(Answered(answer=await _again(team)), attempt=1)
+    await team.deliver(await team.again(), attempt=1)
     [reply] = team.replies
     assert reply.seen.startswith("Twenty-five days.")
 
 
-async def _again(talk: Talk) -> Answer:
-    conversations = talk.stage.context.workplace.conversations
-    return await stored_again(conversations, talk.message_id, talk.audience)
-
-
-async def test_a_channel_that_is_gone_ends_the_turn(team: Talk) -> None:
+async def test_a_channel_that_is_gone_ends_the_turn(team: SlackTalk) -> None:
     team.channel.archived = True
-    await team.deliver(searching(team), await team.answered("Twenty-five days."))
+    await team.deliver(team.searching, await team.answered("Twenty-five days."))
     assert team.replies == []
 
 
 # ---------------------------------------------------------------- again and again
 
 
-async def test_a_finished_answer_is_not_delivered_twice(team: Talk) -> None:
+async def test_a_finished_answer_is_not_delivered_twice(team: SlackTalk) -> None:
     await team.deliver(await team.answered("Yes."))
     calls = len(team.slack.calls)
-    await team.deliver(Answered(answer=await _again(team)), attempt=1)
+    await team.deliver(await team.again(), attempt=1)
     assert len(team.slack.calls) == calls
 
 
-async def test_after_a_crash_the_placeholder_becomes_the_answer(team: Talk) -> None:
-    await team.deliver(searching(team), team.shows("Searching"))  # the process ends here
-    await team.deliver(searching(team), await team.answered("Yes."), attempt=1)
+async def test_after_a_crash_the_placeholder_becomes_the_answer(team: SlackTalk) -> None:
+    await team.deliver(team.searching, team.shows("Searching"))  # the process ends here
+    await team.deliver(team.searching, await team.answered("Yes."), attempt=1)
     [reply] = team.replies
     assert reply.seen == "Yes."
 
 
-async def test_a_message_that_nobody_remembers_is_found_by_its_metadata(team: Talk) -> None:
-    await team.deliver(searching(team), team.shows("Searching"))
+async def test_a_message_that_nobody_remembers_is_found_by_its_metadata(team: SlackTalk) -> None:
+    await team.deliver(team.searching, team.shows("Searching"))
     await team.stage.context.deliveries.remove(team.message_id, part=0)
-    await team.deliver(searching(team), await team.answered("Yes."), attempt=1)
+    await team.deliver(team.searching, await team.answered("Yes."), attempt=1)
     [reply] = team.replies
     assert reply.seen == "Yes."
 
 
 async def test_without_the_right_to_read_the_thread_the_answer_comes_all_the_same(
-    team: Talk,
+    team: SlackTalk,
 ) -> None:
     team.slack.fail("conversations.replies", error="missing_scope", times=None)
-    await team.deliver(searching(team), await team.answered("Yes."), attempt=1)
+    await team.deliver(team.searching, await team.answered("Yes."), attempt=1)
     assert [reply.seen for reply in team.replies] == ["Yes."]
 
 
-async def test_a_token_that_ran_out_puts_the_turn_off(team: Talk) -> None:
+async def test_a_token_that_ran_out_puts_the_turn_off(team: SlackTalk) -> None:
     team.slack.fail("chat.postMessage", error="token_expired", times=None)
     with pytest.raises(RetryLater):
         await team.deliver(await team.answered("Yes."))
 
 
-async def test_an_engine_that_is_down_is_said_once_and_becomes_the_answer(team: Talk) -> None:
+async def test_an_engine_that_is_down_is_said_once_and_becomes_the_answer(team: SlackTalk) -> None:
     down = Delayed(reply=Reply(text="The model does not answer right now.", retryable=True))
-    await team.deliver(searching(team), down)
+    await team.deliver(team.searching, down)
     [reply] = team.replies
     assert reply.seen == "The model does not answer right now."
     for attempt in (1, 2):
-        await team.deliver(searching(team), Queued(position=1), down, attempt=attempt)
+        await team.deliver(team.searching, Queued(position=1), down, attempt=attempt)
     assert reply.versions.count(reply.seen) == 1
     assert reply.versions[-1] == "The model does not answer right now."
-    await team.deliver(searching(team), await team.answered("Yes."), attempt=3)
+    await team.deliver(team.searching, await team.answered("Yes."), attempt=3)
     assert [message.seen for message in team.replies] == ["Yes."]
 
 
-async def test_a_delay_that_could_not_be_shown_is_said_at_the_next_attempt(team: Talk) -> None:
+async def test_a_delay_that_could_not_be_shown_is_said_at_the_next_attempt(team: SlackTalk) -> None:
     down = Delayed(reply=Reply(text="The model does not answer right now.", retryable=True))
     away = [team.slack.fail("chat.update", status=503, times=None)]
     with pytest.raises(RetryLater):
-        await team.deliver(searching(team), team.shows("Searching"), down)
+        await team.deliver(team.searching, team.shows("Searching"), down)
     away[0].stop()
-    await team.deliver(searching(team), down, attempt=1)
+    await team.deliver(team.searching, down, attempt=1)
     assert [reply.seen for reply in team.replies] == ["The model does not answer right now."]
 
 
-async def test_another_answer_takes_the_place_of_the_first(team: Talk) -> None:
+async def test_another_answer_takes_the_place_of_the_first(team: SlackTalk) -> None:
     long = "\n\n".join(f"Paragraph {n}, which is not short at all." for n in range(200))
     await team.deliver(await team.answered(long))
     assert len(team.replies) > 1
     first = min(team.replies, key=lambda reply: reply.ts)
-    again = replace(await _again(team), text="Shorter.")
-    await team.deliver(searching(team), Answered(answer=again), kind="regenerate")
+    again = await team.again("Shorter.")
+    await team.deliver(team.searching, again, kind="regenerate")
     assert [message.ts for message in team.replies] == [first.ts]
     assert first.seen == "Shorter."
 
 
-async def test_the_answer_stays_where_another_one_fails(team: Talk) -> None:
-    def fail() -> None:
-        raise TurnFailed(Reply(text="No luck.", retryable=False), message_id=team.message_id)
-
+async def test_the_answer_stays_where_another_one_fails(team: SlackTalk) -> None:
+    fail = team.fail("No luck.")
     await team.deliver(await team.answered("Yes."))
-    await team.deliver(searching(team), team.shows("Searching"), fail, kind="regenerate")
+    await team.deliver(team.searching, team.shows("Searching"), fail, kind="regenerate")
     [reply] = team.replies
     assert reply.seen == "Yes."
     assert FEEDBACK_ACTION in reply.elements
@@ -427,9 +398,9 @@ async def test_the_answer_stays_where_another_one_fails(team: Talk) -> None:
 # ---------------------------------------------------------------- alone with the assistant
 
 
-async def test_one_reader_sees_a_native_stream_that_ends_with_buttons(alone: Talk) -> None:
+async def test_one_reader_sees_a_native_stream_that_ends_with_buttons(alone: SlackTalk) -> None:
     await alone.deliver(
-        searching(alone),
+        alone.searching,
         TextDelta(text="Twenty-five "),
         alone.shows("Twenty-five"),
         TextDelta(text="days. "),
@@ -447,22 +418,22 @@ async def test_one_reader_sees_a_native_stream_that_ends_with_buttons(alone: Tal
     assert alone.slack.calls_of("chat.postMessage") == []
 
 
-async def test_a_stream_can_be_stopped_while_it_is_written(alone: Talk) -> None:
+async def test_a_stream_can_be_stopped_while_it_is_written(alone: SlackTalk) -> None:
     async def stop_button() -> None:
         await alone.shows("Twenty")()
         [reply] = alone.replies
         assert reply.elements[STOP_ACTION]["value"] == str(alone.message_id)
 
     await alone.deliver(
-        searching(alone), TextDelta(text="Twenty "), stop_button, await alone.answered("Twenty x")
+        alone.searching, TextDelta(text="Twenty "), stop_button, await alone.answered("Twenty x")
     )
     assert STOP_ACTION not in alone.replies[0].elements
 
 
-async def test_a_stream_that_takes_no_button_streams_without(alone: Talk) -> None:
+async def test_a_stream_that_takes_no_button_streams_without(alone: SlackTalk) -> None:
     alone.slack.fail("chat.startStream", error="invalid_chunks")
     await alone.deliver(
-        searching(alone),
+        alone.searching,
         TextDelta(text="Twenty "),
         alone.shows("Twenty"),
         await alone.answered("Twenty x"),
@@ -473,9 +444,9 @@ async def test_a_stream_that_takes_no_button_streams_without(alone: Talk) -> Non
     assert alone.slack.calls_of("chat.update") == []
 
 
-async def test_a_stream_that_expires_loses_nothing(alone: Talk) -> None:
+async def test_a_stream_that_expires_loses_nothing(alone: SlackTalk) -> None:
     await alone.deliver(
-        searching(alone),
+        alone.searching,
         TextDelta(text="Twenty-five "),
         alone.shows("Twenty-five"),
         alone.slack.expire_streams,
@@ -490,9 +461,9 @@ async def test_a_stream_that_expires_loses_nothing(alone: Talk) -> None:
     assert FEEDBACK_ACTION in reply.elements
 
 
-async def test_a_stream_that_expires_in_silence_ends_with_the_answer(alone: Talk) -> None:
+async def test_a_stream_that_expires_in_silence_ends_with_the_answer(alone: SlackTalk) -> None:
     await alone.deliver(
-        searching(alone),
+        alone.searching,
         TextDelta(text="Twenty-five "),
         alone.shows("Twenty-five"),
         alone.slack.expire_streams,
@@ -503,10 +474,10 @@ async def test_a_stream_that_expires_in_silence_ends_with_the_answer(alone: Talk
     assert FEEDBACK_ACTION in reply.elements
 
 
-async def test_where_slack_does_not_stream_the_answer_is_edited(alone: Talk) -> None:
+async def test_where_slack_does_not_stream_the_answer_is_edited(alone: SlackTalk) -> None:
     alone.slack.fail("chat.startStream", error="channel_type_not_supported", times=None)
     await alone.deliver(
-        searching(alone),
+        alone.searching,
         TextDelta(text="Twenty-five "),
         alone.shows("Twenty-five"),
         await alone.answered("Twenty-five days."),
@@ -515,10 +486,10 @@ async def test_where_slack_does_not_stream_the_answer_is_edited(alone: Talk) -> 
     assert reply.seen.startswith("Twenty-five days.")
 
 
-async def test_a_stream_whose_start_got_no_answer_is_found_and_completed(alone: Talk) -> None:
+async def test_a_stream_whose_start_got_no_answer_is_found_and_completed(alone: SlackTalk) -> None:
     alone.slack.fail("chat.startStream", status=502, after=True)
     await alone.deliver(
-        searching(alone),
+        alone.searching,
         TextDelta(text="Twenty-five "),
         alone.shows("Twenty-five"),
         await alone.answered("Twenty-five days."),
@@ -528,9 +499,9 @@ async def test_a_stream_whose_start_got_no_answer_is_found_and_completed(alone: 
     assert FEEDBACK_ACTION in reply.elements
 
 
-async def test_an_answer_that_differs_from_its_stream_replaces_it(alone: Talk) -> None:
+async def test_an_answer_that_differs_from_its_stream_replaces_it(alone: SlackTalk) -> None:
     await alone.deliver(
-        searching(alone),
+        alone.searching,
         TextDelta(text="Twenty-five [link removed] "),
         alone.shows("link removed"),
         await alone.answered("Twenty-five days."),
@@ -540,10 +511,10 @@ async def test_an_answer_that_differs_from_its_stream_replaces_it(alone: Talk) -
     assert reply.seen.startswith("Twenty-five days.")
 
 
-async def test_a_very_long_stream_ends_as_several_messages(alone: Talk) -> None:
+async def test_a_very_long_stream_ends_as_several_messages(alone: SlackTalk) -> None:
     text = "\n\n".join(f"Paragraph {n} & more of the same, said at length." for n in range(400))
     await alone.deliver(
-        searching(alone),
+        alone.searching,
         *(TextDelta(text=text[start : start + 500]) for start in range(0, len(text), 500)),
         await alone.answered(text),
     )
@@ -551,49 +522,47 @@ async def test_a_very_long_stream_ends_as_several_messages(alone: Talk) -> None:
     assert all(f"Paragraph {n} &amp; more" in seen for n in range(400))
 
 
-async def test_a_stream_that_a_crash_left_open_becomes_the_answer(alone: Talk) -> None:
-    await alone.deliver(
-        searching(alone), TextDelta(text="Twenty-five "), alone.shows("Twenty-five")
-    )
-    await alone.deliver(searching(alone), await alone.answered("Twenty-five days."), attempt=1)
+async def test_a_stream_that_a_crash_left_open_becomes_the_answer(alone: SlackTalk) -> None:
+    await alone.deliver(alone.searching, TextDelta(text="Twenty-five "), alone.shows("Twenty-five"))
+    await alone.deliver(alone.searching, await alone.answered("Twenty-five days."), attempt=1)
     [reply] = alone.replies
     assert reply.seen.startswith("Twenty-five days.")
     assert FEEDBACK_ACTION in reply.elements
 
 
-async def test_an_open_stream_that_nobody_remembers_is_found_by_its_button(alone: Talk) -> None:
-    await alone.deliver(
-        searching(alone), TextDelta(text="Twenty-five "), alone.shows("Twenty-five")
-    )
+async def test_an_open_stream_that_nobody_remembers_is_found_by_its_button(
+    alone: SlackTalk,
+) -> None:
+    await alone.deliver(alone.searching, TextDelta(text="Twenty-five "), alone.shows("Twenty-five"))
     await alone.stage.context.deliveries.remove(alone.message_id, part=0)
-    await alone.deliver(searching(alone), await alone.answered("Twenty-five days."), attempt=1)
+    await alone.deliver(alone.searching, await alone.answered("Twenty-five days."), attempt=1)
     [reply] = alone.replies
     assert reply.seen.startswith("Twenty-five days.")
 
 
-async def test_the_status_says_what_happens_and_is_kept_alive(alone: Talk) -> None:
+async def test_the_status_says_what_happens_and_is_kept_alive(alone: SlackTalk) -> None:
     async def refreshed() -> None:
         await alone.slack.until(
             lambda: len([s for s in alone.slack.world.statuses if "Searching" in s.status]) >= 3,
             "a status that is set again",
         )
 
-    await alone.deliver(searching(alone), refreshed, await alone.answered("Yes."))
+    await alone.deliver(alone.searching, refreshed, await alone.answered("Yes."))
     [first, *_] = alone.slack.world.statuses
     assert first.loading_messages
     assert not alone.slack.world.current_status(alone.channel.id, alone.asked.ts)
 
 
-async def test_a_status_that_fails_harms_nothing(alone: Talk) -> None:
+async def test_a_status_that_fails_harms_nothing(alone: SlackTalk) -> None:
     alone.slack.fail("assistant.threads.setStatus", error="missing_scope", times=None)
-    await alone.deliver(searching(alone), await alone.answered("Yes."))
+    await alone.deliver(alone.searching, await alone.answered("Yes."))
     assert alone.replies[0].seen == "Yes."
 
 
-async def test_an_engine_that_is_slow_is_said_and_the_answer_follows(alone: Talk) -> None:
+async def test_an_engine_that_is_slow_is_said_and_the_answer_follows(alone: SlackTalk) -> None:
     slow = Delayed(reply=Reply(text="This takes longer than usual.", retryable=True))
     await alone.deliver(
-        searching(alone),
+        alone.searching,
         slow,
         alone.shows("longer than usual"),
         TextDelta(text="Twenty-five "),
@@ -607,9 +576,9 @@ async def test_an_engine_that_is_slow_is_said_and_the_answer_follows(alone: Talk
 # ---------------------------------------------------------------- for the asker alone
 
 
-async def test_a_private_answer_is_seen_by_its_asker_who_may_share_it(team: Talk) -> None:
+async def test_a_private_answer_is_seen_by_its_asker_who_may_share_it(team: SlackTalk) -> None:
     await team.deliver(
-        searching(team),
+        team.searching,
         TextDelta(text="Twenty-five "),
         await team.answered("Twenty-five days."),
         via="ephemeral",
@@ -621,19 +590,19 @@ async def test_a_private_answer_is_seen_by_its_asker_who_may_share_it(team: Talk
 
 
 async def test_a_private_answer_is_posted_once_and_plain_where_blocks_are_refused(
-    team: Talk,
+    team: SlackTalk,
 ) -> None:
     team.slack.fail("chat.postEphemeral", error="invalid_blocks")
     await team.deliver(await team.answered("Yes."), via="ephemeral")
-    await team.deliver(Answered(answer=await _again(team)), via="ephemeral", attempt=1)
+    await team.deliver(await team.again(), via="ephemeral", attempt=1)
     [told] = team.slack.ephemerals(team.channel, team.person)
     assert told.seen == "Yes."
 
 
-async def test_another_private_answer_is_a_new_message(team: Talk) -> None:
+async def test_another_private_answer_is_a_new_message(team: SlackTalk) -> None:
     await team.deliver(await team.answered("Yes."), via="ephemeral")
-    again = replace(await _again(team), text="No.")
-    await team.deliver(Answered(answer=again), via="ephemeral", kind="regenerate")
+    again = await team.again("No.")
+    await team.deliver(again, via="ephemeral", kind="regenerate")
     told = [message.seen for message in team.slack.ephemerals(team.channel, team.person)]
     assert told == ["Yes.", "No."]
 
@@ -641,33 +610,10 @@ async def test_another_private_answer_is_a_new_message(team: Talk) -> None:
 # ---------------------------------------------------------------- comparisons
 
 
-async def _two(talk: Talk) -> list[Answer]:
-    first = await talk.stage.store_answer(
-        talk.message_id, talk.audience, text="First.", model="small-model"
-    )
-    second = await talk.stage.store_answer(
-        talk.message_id, talk.audience, text="Second.", model="large-model", current=False
-    )
-    return [
-        Answer(
-            id=answer_id,
-            message_id=talk.message_id,
-            text=text,
-            found=True,
-            finish_reason="stop",
-            model=model,
-        )
-        for answer_id, text, model in (
-            (first, "First.", "small-model"),
-            (second, "Second.", "large-model"),
-        )
-    ]
-
-
-async def test_two_answers_stand_side_by_side_blind_and_can_be_voted_on(team: Talk) -> None:
-    one, two = await _two(team)
+async def test_two_answers_stand_side_by_side_blind_and_can_be_voted_on(team: SlackTalk) -> None:
+    one, two = await team.two()
     await team.deliver(
-        (0, searching(team)),
+        (0, team.searching),
         (0, TextDelta(text="First")),
         (1, TextDelta(text="Second")),
         (0, Answered(answer=one)),
@@ -689,8 +635,8 @@ async def test_two_answers_stand_side_by_side_blind_and_can_be_voted_on(team: Ta
     assert comparison_id
 
 
-async def test_neither_side_runs_ahead_of_the_other(team: Talk) -> None:
-    one, two = await _two(team)
+async def test_neither_side_runs_ahead_of_the_other(team: SlackTalk) -> None:
+    one, two = await team.two()
     long = "First comes the whole of the first answer. " * 5
     await team.deliver(
         (0, TextDelta(text=long)),
@@ -707,8 +653,8 @@ async def test_neither_side_runs_ahead_of_the_other(team: Talk) -> None:
     assert len(begun[0]) < len(long)
 
 
-async def test_after_a_crash_a_comparison_is_completed_in_its_messages(team: Talk) -> None:
-    one, two = await _two(team)
+async def test_after_a_crash_a_comparison_is_completed_in_its_messages(team: SlackTalk) -> None:
+    one, two = await team.two()
     await team.deliver((0, TextDelta(text="First")), (1, TextDelta(text="Second")), kind="compare")
     assert len(team.replies) == 2
     for attempt in (1, 2):
@@ -718,9 +664,9 @@ async def test_after_a_crash_a_comparison_is_completed_in_its_messages(team: Tal
     assert len(team.replies) == 3
 
 
-async def test_where_nothing_is_found_there_is_nothing_to_compare(team: Talk) -> None:
+async def test_where_nothing_is_found_there_is_nothing_to_compare(team: SlackTalk) -> None:
     await team.deliver(
-        (0, searching(team)),
+        (0, team.searching),
         (0, await team.answered("I found nothing.", found=False, finish_reason="not_found")),
         kind="compare",
     )
