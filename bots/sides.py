@@ -28,6 +28,12 @@ from feedback import Feedback
 VOTE_PART = 2
 """The message under the two."""
 
+
+def part_for(side: int, index: int) -> int:
+    """The part of a side's `index`-th message: long answers go on below both beginnings."""
+    return side if index == 0 else VOTE_PART - 1 + 2 * index + side
+
+
 Show = Callable[[], Awaitable[None]]
 
 

@@ -25,7 +25,6 @@ NOTE_CHARACTERS = 400
 MAX_SOURCES = 50
 MAX_URL_CHARACTERS = 500
 """A source with a longer address is named without it."""
-CUT = "The rest does not fit into a comparison."
 NOTHING = "…"
 """Discord takes no empty message."""
 
@@ -129,19 +128,12 @@ def notice_post(text: str, *, under: str = "") -> Post:
     return Post(content="\n\n".join(filter(None, [above, said])) or NOTHING)
 
 
-def compared_post(answer: Answer, *, side: int, links: Links) -> Post:
-    """One side of a comparison, complete and without buttons or models.
-
-    Text beyond what one message holds is left out: the sides must stay side by side.
-    """
-    foot = "\n".join(_foot(answer, links))
+def compared_posts(answer: Answer, *, side: int, links: Links) -> list[Post]:
+    """One side of a comparison, complete and without buttons or models, in one message or more."""
     title = MARKDOWN.bold(SIDES[side])
-    room = MAX_CHARACTERS - units(title) - units(foot) - len(CUT) - 8
-    if room < MAX_CHARACTERS // 2:  # sources do not crowd out the answer
-        foot, room = "", MAX_CHARACTERS - units(title) - len(CUT) - 8
-    parts = _parts(answer.text, room) or [NOTHING]
-    cut = small_print(CUT) if len(parts) > 1 else ""
-    return Post(content="\n".join(filter(None, [title, render(parts[0]), cut, foot])))
+    parts = _parts(answer.text, MAX_CHARACTERS - units(title) - 1) or [NOTHING]
+    texts = [f"{title}\n{render(part)}" for part in parts]
+    return [Post(content=text) for text in _packed(texts, _foot(answer, links))]
 
 
 def vote_post(comparison_id: ComparisonId) -> Post:

@@ -7,7 +7,7 @@ from bots.discord_bot.board import Board
 from bots.discord_bot.markdown import MARKDOWN
 from bots.discord_bot.messages import (
     answer_posts,
-    compared_post,
+    compared_posts,
     notice_post,
     progress_post,
     vote_post,
@@ -16,7 +16,7 @@ from bots.discord_bot.messages import (
 from bots.discord_bot.rest import DiscordTrouble
 from bots.messages import Answer
 from bots.screens import Links
-from bots.sides import VOTE_PART
+from bots.sides import VOTE_PART, part_for
 from bots.wording import SIDES
 from feedback import ComparisonId
 
@@ -93,8 +93,9 @@ class DiscordPair:
         await self._show(side, written(text))
 
     async def finish(self, side: int, answer: Answer, links: Links) -> None:
-        """Show the answer."""
-        await self._board.show(side, compared_post(answer, side=side, links=links), final=True)
+        """Show the answer; what one message does not hold stands below both."""
+        for index, post in enumerate(compared_posts(answer, side=side, links=links)):
+            await self._board.show(part_for(side, index), post, final=True)
 
     async def vote(self, comparison_id: ComparisonId) -> None:
         """Post the four buttons."""

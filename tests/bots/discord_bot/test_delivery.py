@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -502,6 +503,17 @@ async def test_two_answers_stand_side_by_side_blind_and_can_be_voted_on(
     everything = str([call.body for call in team.discord.calls])
     assert "small-model" not in everything
     assert "large-model" not in everything
+
+
+async def test_long_answers_are_compared_whole(team: DiscordTalk) -> None:
+    one, two = await team.two()
+    long = "A sentence. " * 300
+    steps = [(n, Answered(answer=replace(each, text=long))) for n, each in enumerate((one, two))]
+    await team.deliver(*steps, kind="compare")
+    names = [reply.content.split("\n")[0] for reply in team.written]
+    assert names[:-1] == ["**A**", "**B**", "**A**", "**B**"]
+    assert "Tie" in team.written[-1].buttons
+    assert sum(reply.content.count("A sentence.") for reply in team.written) == 600
 
 
 async def test_where_nothing_is_found_there_is_nothing_to_compare(team: DiscordTalk) -> None:

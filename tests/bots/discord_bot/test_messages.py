@@ -13,7 +13,7 @@ from bots.discord_bot.messages import (
     MAX_CHARACTERS,
     Post,
     answer_posts,
-    compared_post,
+    compared_posts,
     notice_post,
     progress_post,
     vote_post,
@@ -76,7 +76,8 @@ def test_every_answer_fits_and_keeps_its_words(parts: list[str], repeat: int) ->
 def test_whatever_else_is_shown_fits_too(text: str, more: str) -> None:
     answer = an_answer(text * 60, cited(1, more * 20))
     for side in (0, 1):
-        assert_postable(compared_post(answer, side=side, links={}))
+        for post in compared_posts(answer, side=side, links={}):
+            assert_postable(post)
     assert_postable(progress_post(written(text * 60), MESSAGE, title="**A**"))
     assert_postable(notice_post(text * 60, under=more * 60))
 
@@ -113,11 +114,13 @@ def test_what_to_do_is_said_in_the_words_of_discord(text: str) -> None:
     assert "parley" not in post.content
 
 
-def test_a_comparison_that_is_too_long_says_that_it_is_cut() -> None:
-    post = compared_post(an_answer("A sentence. " * 400), side=1, links={})
-    assert post.content.startswith("**B**\nA sentence.")
-    assert "does not fit" in post.content
-    assert post.buttons == ()
+def test_a_long_side_of_a_comparison_goes_on_under_its_name() -> None:
+    answer = an_answer("A sentence. " * 400)
+    posts = compared_posts(answer, side=1, links={})
+    assert len(posts) == 3
+    assert all(post.content.startswith("**B**\nA sentence.") for post in posts)
+    assert sum(post.content.count("A sentence.") for post in posts) == 400
+    assert all(post.buttons == () for post in posts)
 
 
 async def test_views_never_end() -> None:
