@@ -25,7 +25,7 @@ from tests.benchmarks.answers import MODEL
 from tests.benchmarks.corpus import EMBEDDER, load_embedding, xquad
 from tests.benchmarks.database import temporary_database
 from tests.benchmarks.retrieval import ingest_files, layouts
-from tests.bots.app_process import eventually
+from tests.bots.app_process import eventually, no_turns
 from tests.bots.slack_bot.slack_process import SlackProcess
 from tests.engine.serving import EngineProcess
 from tests.fakes.scripted_model import NAME, ScriptedModel
@@ -196,15 +196,9 @@ async def _first_token_ms(pool: Pool) -> float:
 async def _idle(site: Site) -> None:
     """Wait until no question is queued or answered."""
 
-    async def nothing_waits() -> bool:
-        async with site.pool.connection() as connection:
-            found = await connection.execute(
-                "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
-                " AND queue_name LIKE 'slack%' LIMIT 1"
-            )
-            return await found.fetchone() is None
-
-    await eventually(nothing_waits, "the app is idle", within_s=STORM_DEADLINE_S)
+    await eventually(
+        partial(no_turns, site.pool, "slack"), "the app is idle", within_s=STORM_DEADLINE_S
+    )
 
 
 # ---------------------------------------------------------------- acks

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from storage.pool import Pool
+
 CHECKOUT = Path(__file__).parents[2]
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 15.0
@@ -39,6 +41,7 @@ class AppProcess:
             **environment,
         }
         self._verb = verb
+        self.home = home
         self._log = home / f"{verb}.log"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -172,3 +175,14 @@ async def eventually(
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
         raise AssertionError(f"not within {within_s:g} s: {what}") from None
+
+
+async def no_turns(pool: Pool, surface: str) -> bool:
+    """Whether no question of a surface is queued or answered."""
+    async with pool.connection() as connection:
+        found = await connection.execute(
+            "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
+            " AND queue_name LIKE %s LIMIT 1",
+            [f"{surface}%"],
+        )
+        return await found.fetchone() is None

@@ -20,9 +20,10 @@ from psycopg.conninfo import conninfo_to_dict
 from storage.identity import Audience
 from storage.places import Places
 from storage.pool import Pool
-from tests.bots.app_process import eventually
+from tests.bots.app_process import eventually, no_turns
 from tests.bots.slack_bot.conftest import Know
 from tests.bots.slack_bot.slack_process import SlackProcess
+from tests.e2e.handbook import ANSWER, HANDBOOK, LEAVE, QUESTION
 from tests.engine.serving import EngineProcess
 from tests.fakes.scripted_model import ScriptedModel
 from tests.fakes.slack_server import SlackServer
@@ -30,13 +31,6 @@ from tests.fakes.slack_world import Channel, Message, Person
 
 CHECKOUT = Path(__file__).parents[2]
 ACK_DEADLINE_S = 3.0
-HANDBOOK = """# Annual leave
-
-Full-time employees of Marlow Tools receive 27 days of paid annual leave each calendar year.
-"""
-QUESTION = "How many days of paid annual leave do full-time employees receive?"
-ANSWER = "Full-time employees of Marlow Tools receive 27 days of paid annual leave [1]."
-LEAVE = "27 days of paid annual leave"
 RESIDENT_LIMIT_MB = 150
 
 AudienceOf = Callable[[Channel, Person | None], Awaitable[Audience]]
@@ -82,12 +76,7 @@ async def settled(slack: SlackServer, pool: Pool) -> None:
     """Wait until nothing is on its way to the app and no question waits in its queue."""
 
     async def nothing_waits() -> bool:
-        async with pool.connection() as connection:
-            found = await connection.execute(
-                "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"
-                " AND queue_name LIKE 'slack%' LIMIT 1"
-            )
-            return await found.fetchone() is None and not slack.sockets.pending
+        return await no_turns(pool, "slack") and not slack.sockets.pending
 
     await eventually(nothing_waits, "everything is done", within_s=60)
 

@@ -14,10 +14,8 @@ from tests.bots.conftest import free_port
 from tests.bots.slack_bot.conftest import Know
 from tests.bots.slack_bot.installing import install, up
 from tests.bots.slack_bot.slack_process import SlackProcess
+from tests.e2e.handbook import ANSWER, HANDBOOK, QUESTION
 from tests.e2e.test_slack import (
-    ANSWER,
-    HANDBOOK,
-    QUESTION,
     obey_manifest,
     rated,
     settled,
