@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import discord
 import pytest
@@ -17,15 +16,14 @@ from bots.discord_bot.delivery import discord_delivery
 from bots.errors import Reply
 from bots.messages import (
     Answered,
-    Citation,
     Delayed,
     Queued,
     SourcesFound,
     TextDelta,
 )
-from storage.identity import ChunkId, DocumentId
 from storage.jobs import RetryLater, TurnKind
 from storage.pool import Pool
+from tests.bots.answers import cited
 from tests.bots.discord_bot.stage import EVERY_S, Stage, at_full_pace, logged_in
 from tests.bots.discord_bot.test_markdown import assert_harmless
 from tests.bots.model_list import serve_models
@@ -221,24 +219,12 @@ async def test_a_long_answer_becomes_several_messages_with_code_in_fences(
     ]
 
 
-def cited(document_id: DocumentId, document: str = "leave.md") -> Citation:
-    return Citation(
-        number=1,
-        chunk_id=ChunkId(uuid4()),
-        document_id=document_id,
-        document=document,
-        page=None,
-        heading="Leave",
-        quote="Twenty-five days.",
-    )
-
-
 async def test_a_source_is_a_link_to_where_it_was_shared(team: DiscordTalk) -> None:
     jump = "https://discord.com/channels/1/2/3"
     document = await team.stage.context.workplace.documents.add(
         "leave.md", b"Twenty-five.", audience=team.audience, origin={"permalink": jump}
     )
-    known, deleted = cited(document.id), cited(DocumentId(uuid4()))
+    known, deleted = cited(document_id=document.id), cited()
     await team.deliver(await team.answered("Yes [1].", citations=(known, deleted)))
     [reply] = team.written
     assert reply.content == f"Yes [1].\n-# [1] [leave.md](<{jump}>), Leave\n-# [1] leave.md, Leave"
@@ -246,7 +232,7 @@ async def test_a_source_is_a_link_to_where_it_was_shared(team: DiscordTalk) -> N
 
 async def test_nobody_is_pinged_and_nothing_unfurls_whatever_is_said(team: DiscordTalk) -> None:
     hostile = "@everyone <@1> [1](https://evil.example/a) https://evil.example\n-# [1] leave.md"
-    source = cited(DocumentId(uuid4()), f"{hostile}.pdf")
+    source = cited(document=f"{hostile}.pdf")
     await team.deliver(
         team.searching,
         TextDelta(text=hostile),

@@ -19,36 +19,11 @@ from bots.discord_bot.messages import (
     vote_post,
     written,
 )
-from bots.messages import Answer, Citation, FinishReason
 from bots.screens import Reach
 from feedback import ComparisonId
-from storage.identity import AnswerId, ChunkId, DocumentId, MessageId
+from storage.identity import AnswerId, DocumentId, MessageId
+from tests.bots.answers import MESSAGE, an_answer, cited
 from tests.bots.discord_bot.test_markdown import assert_harmless, hostile
-
-MESSAGE = MessageId(UUID(int=7))
-
-
-def cited(number: int, document: str) -> Citation:
-    return Citation(
-        number=number,
-        chunk_id=ChunkId(uuid4()),
-        document_id=DocumentId(UUID(int=number)),
-        document=document,
-        page=2,
-        heading=None,
-        quote="Twenty-five days.",
-    )
-
-
-def an_answer(text: str, *citations: Citation, finish: FinishReason = "stop") -> Answer:
-    return Answer(
-        id=AnswerId(UUID(int=9)),
-        message_id=MESSAGE,
-        text=text,
-        found=True,
-        finish_reason=finish,
-        citations=citations,
-    )
 
 
 def assert_postable(post: Post) -> None:
@@ -74,7 +49,7 @@ def test_every_answer_fits_and_keeps_its_words(parts: list[str], repeat: int) ->
 @given(hostile, hostile)
 @settings(max_examples=60, deadline=None)
 def test_whatever_else_is_shown_fits_too(text: str, more: str) -> None:
-    answer = an_answer(text * 60, cited(1, more * 20))
+    answer = an_answer(text * 60, cited(document=more * 20))
     for side in (0, 1):
         for post in compared_posts(answer, side=side, links={}):
             assert_postable(post)
@@ -84,7 +59,7 @@ def test_whatever_else_is_shown_fits_too(text: str, more: str) -> None:
 
 def test_many_sources_go_on_in_further_messages_above_the_buttons() -> None:
     links = {DocumentId(UUID(int=n)): f"https://d.example/{'x' * 200}/{n}" for n in range(1, 40)}
-    answer = an_answer("Yes.", *(cited(n, f"document {n}.pdf") for n in range(1, 40)))
+    answer = an_answer("Yes.", *(cited(n, document=f"document {n}.pdf") for n in range(1, 40)))
     *full, last = answer_posts(answer, links=links, reach=Reach.CHANNEL)
     assert full
     assert last.buttons

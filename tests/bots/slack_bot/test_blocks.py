@@ -1,13 +1,12 @@
 """Answers as messages: inside every limit, with all their text, sources and buttons."""
 
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bots import replies
-from bots.messages import Answer, Citation, FinishReason
 from bots.screens import Reach
 from bots.slack_bot.blocks import (
     FEEDBACK_ACTION,
@@ -25,36 +24,10 @@ from bots.slack_bot.blocks import (
 )
 from bots.slack_bot.mrkdwn import MRKDWN
 from bots.wording import citation_line
-from storage.identity import AnswerId, ChunkId, DocumentId, MessageId
+from storage.identity import DocumentId
+from tests.bots.answers import MESSAGE, an_answer, cited
 from tests.bots.slack_bot.test_mrkdwn import assert_harmless, hostile
 from tests.fakes.slack_blocks import check_blocks, elements_of, texts_of
-
-MESSAGE = MessageId(UUID(int=7))
-
-
-def cited(number: int = 1, *, document: str = "leave.md", heading: str | None = None) -> Citation:
-    return Citation(
-        number=number,
-        chunk_id=ChunkId(uuid4()),
-        document_id=DocumentId(UUID(int=number)),
-        document=document,
-        page=2,
-        heading=heading,
-        quote="Twenty-five days.",
-    )
-
-
-def an_answer(
-    text: str, *citations: Citation, finish: FinishReason = "stop", found: bool = True
-) -> Answer:
-    return Answer(
-        id=AnswerId(UUID(int=9)),
-        message_id=MESSAGE,
-        text=text,
-        found=found,
-        finish_reason=finish,
-        citations=citations,
-    )
 
 
 def buttons(post: Post) -> dict[str, Block]:
@@ -128,7 +101,9 @@ def test_a_private_answer_can_be_shared_and_a_shared_one_is_rated() -> None:
 
 
 def test_a_source_is_a_link_where_it_has_an_address_else_a_name_and_a_place() -> None:
-    answer = an_answer("Yes [1][2].", cited(1), cited(2, document="rules.pdf", heading="Leave"))
+    answer = an_answer(
+        "Yes [1][2].", cited(1, page=2, heading=None), cited(2, document="rules.pdf", page=2)
+    )
     links = {DocumentId(UUID(int=1)): "https://slack.example/F1"}
     [post] = answer_posts(answer, links=links, reach=Reach.CHANNEL)
     [lines] = [block["elements"] for block in post.blocks if block["type"] == "context"]

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
@@ -13,7 +13,6 @@ from bots.comparisons import order_of
 from bots.errors import Reply
 from bots.messages import (
     Answered,
-    Citation,
     Delayed,
     Queued,
     SourcesFound,
@@ -30,9 +29,10 @@ from bots.slack_bot.blocks import (
 )
 from bots.slack_bot.delivery import slack_delivery
 from bots.slack_bot.web_api import SlackCalls
-from storage.identity import ChunkId, DocumentId, Keys
+from storage.identity import Keys
 from storage.jobs import RetryLater, TurnKind
 from storage.pool import Pool
+from tests.bots.answers import cited
 from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
 from tests.bots.slack_bot.test_mrkdwn import assert_harmless
@@ -115,18 +115,6 @@ async def alone(stage: Stage) -> SlackTalk:
     talk = SlackTalk(stage, ana, stage.slack.direct(ana))
     await talk.ask()
     return talk
-
-
-def cited(document_id: DocumentId, document: str = "leave.md") -> Citation:
-    return Citation(
-        number=1,
-        chunk_id=ChunkId(uuid4()),
-        document_id=document_id,
-        document=document,
-        page=None,
-        heading="Leave",
-        quote="Twenty-five days.",
-    )
 
 
 # ---------------------------------------------------------------- channels
@@ -213,13 +201,13 @@ async def test_a_source_from_slack_is_a_link_to_it(team: SlackTalk) -> None:
         audience=team.audience,
         origin={"permalink": "https://slack.example/files/F1"},
     )
-    await team.deliver(await team.answered("Yes [1].", citations=(cited(document.id),)))
+    await team.deliver(await team.answered("Yes [1].", citations=(cited(document_id=document.id),)))
     texts = [text for kind, text in texts_of(team.replies[0].blocks) if kind == "mrkdwn"]
     assert "[1] <https://slack.example/files/F1|leave.md>, Leave" in texts
 
 
 async def test_a_deleted_source_is_a_name(team: SlackTalk) -> None:
-    await team.deliver(await team.answered("Yes [1].", citations=(cited(DocumentId(uuid4())),)))
+    await team.deliver(await team.answered("Yes [1].", citations=(cited(),)))
     assert "[1] leave.md, Leave" in team.replies[0].seen
 
 
