@@ -20,6 +20,7 @@ from bots.settings import Settings
 from engine.errors import EngineError, SettingsInvalid
 from engine.logs import configure_logging
 from engine.settings import load_settings, setting_source
+from feedback.argilla_server.errors import ArgillaUnusable
 from storage.errors import StorageError
 
 EXIT_USAGE = 2
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PartFailed as error:
         _say(error)
         return error.exit_code
-    except (BotsError, EngineError, StorageError) as error:
+    except (ArgillaUnusable, BotsError, EngineError, StorageError) as error:
         _say(error)
         return EXIT_SERVICE_MISSING
     except KeyboardInterrupt:
@@ -85,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         help="sync: make the commands at Discord those of this version, then end",
     )
     add.set_defaults(run=_discord)
+    add = verbs.add_parser("argilla", help="run our own Argilla, where curators work")
+    add.set_defaults(run=_argilla)
     check.add_verb(verbs)
     console.add_verbs(verbs)
     feedback_console.add_verbs(verbs)
@@ -93,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _log_level(args: argparse.Namespace, settings: Settings) -> str:
     """The level that was set; by default, a command that ends by itself only warns."""
-    serves = args.run in (_up, _worker, _web, _slack)
+    serves = args.run in (_up, _worker, _web, _slack, _argilla)
     serves = serves or (args.run is _discord and args.action is None)
     if serves or setting_source("log_level") != "default":
         return settings.log_level
@@ -146,6 +149,18 @@ async def _discord(args: argparse.Namespace, settings: Settings) -> int:
         return 0
     changed = await sync_commands(settings)
     _say(f"Registered: {', '.join(changed)}." if changed else "The commands are up to date.")
+    return 0
+
+
+async def _argilla(args: argparse.Namespace, settings: Settings) -> int:
+    from feedback.argilla_server.process import run
+
+    await run(
+        settings.argilla,
+        database=settings.database,
+        home=settings.home,
+        environment=os.environ,
+    )
     return 0
 
 

@@ -15,6 +15,8 @@ from bots.supervisor import web_url
 from engine.client import EngineClient
 from engine.errors import EngineError, SettingsInvalid
 from engine.settings import is_secret, setting_paths, setting_source
+from feedback.argilla_server.environment import environment_folder, is_ready
+from feedback.argilla_server.process import READY_PATH
 from storage.embedded import EmbeddedPostgres
 from storage.errors import StorageError
 from storage.jobs import worker_count
@@ -67,6 +69,7 @@ async def parts_health(settings: Settings) -> list[Health]:
             _web(settings),
             _slack(settings),
             _discord(settings),
+            _argilla(settings),
         )
         for part in parts
     ]
@@ -173,6 +176,27 @@ async def _discord(settings: Settings) -> list[Health]:
     except TimeoutError:
         return [_ill("discord", f"{settings.discord.api_root} does not answer in time")]
     return [Health(part="discord", healthy=True, detail=f"{name}, application {id_}")]
+
+
+async def _argilla(settings: Settings) -> list[Health]:
+    """Nothing where Argilla is switched off."""
+    argilla = settings.argilla
+    if not argilla.own and argilla.url is None:
+        return []
+    url = argilla.effective_url
+    try:
+        async with httpx.AsyncClient(timeout=CHECK_TIMEOUT_S, trust_env=False) as client:
+            answer = await client.get(f"{url}{READY_PATH}")
+    except httpx.HTTPError as error:
+        advice = (
+            "start it with `parley argilla`" if argilla.own else "is PARLEY_ARGILLA__URL right?"
+        )
+        if argilla.own and not is_ready(environment_folder(argilla, settings.home)):
+            advice = "its environment is not built yet; `parley up` and `parley argilla` do that"
+        return [_ill("argilla", f"{url} does not answer ({type(error).__name__}); {advice}")]
+    return [
+        Health(part="argilla", healthy=answer.is_success, detail=f"{url}: {answer.status_code}")
+    ]
 
 
 def _ill(part: str, detail: str) -> Health:

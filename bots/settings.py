@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr
 
 from engine.settings import EngineSettings, ProcessSettings, Section
+from feedback.settings import ArgillaSettings
 from storage.settings import DatabaseSettings, DocumentsSettings, SearchSettings
 
 
@@ -143,7 +144,10 @@ class DiscordSettings(Section):
         1.0, ge=1.0, description="Shortest time between two edits of one streamed message."
     )
     request_timeout_s: float = Field(
-        15.0, gt=0, description="Deadline of one call to Discord's REST API."
+        60.0,
+        gt=0,
+        description="Deadline of one call to Discord's REST API, the pauses that Discord demands "
+        "included.",
     )
     hello_timeout_s: float = Field(
         10.0, gt=0, description="Wait for a new socket's hello before another one is tried."
@@ -187,3 +191,4 @@ class Settings(ProcessSettings):
     web: WebSettings = Field(default_factory=WebSettings)
     slack: SlackSettings = Field(default_factory=SlackSettings)
     discord: DiscordSettings = Field(default_factory=DiscordSettings)
+    argilla: ArgillaSettings = Field(default_factory=ArgillaSettings)

@@ -80,6 +80,7 @@ def prepared(
         "PARLEY_HOME": str(home),
         "PARLEY_ENGINE__PORT": str(free_port()),
         "PARLEY_WEB__PORT": str(free_port()),
+        "PARLEY_ARGILLA__ENABLED": "false",
     }
     return home, environment
 

@@ -40,6 +40,7 @@ def environment(default_models: Path, tmp_path_factory: pytest.TempPathFactory) 
         "PARLEY_HOME": str(home),
         "PARLEY_ENGINE__PORT": ports[0],
         "PARLEY_WEB__PORT": ports[1],
+        "PARLEY_ARGILLA__ENABLED": "false",
     }
 
 
