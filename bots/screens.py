@@ -10,6 +10,8 @@ from storage.identity import DocumentId
 
 Links = Mapping[DocumentId, str]
 """Where cited documents can be opened, as far as that is known."""
+BESIDE = 1_000
+"""From this part on a question's messages are not its answer, but what was posted about it."""
 
 
 class Reach(enum.Enum):

@@ -53,6 +53,12 @@ class Post:
         """For the methods that post and update; an empty list removes a message's blocks."""
         return {"text": self.text, "blocks": list(self.blocks)}
 
+    def below(self, sentence: str) -> "Post":
+        """The same below a sentence of ours."""
+        note = MRKDWN.italic(sentence)
+        blocks = [context_block([note]), *self.blocks] if self.blocks else ()
+        return Post(text=shortened(f"{note}\n{self.text}"), blocks=blocks)
+
 
 def answer_posts(answer: Answer, *, links: Links, reach: Reach) -> list[Post]:
     """An answer as one message, or several where it is long; the last has sources and buttons."""

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from bots.screens import Reach
+from bots.screens import BESIDE, Reach
 from bots.slack_bot.blocks import STOP_ACTION, Post
 from bots.slack_bot.lanes import Priority
 from bots.slack_bot.mrkdwn import escape
-from bots.slack_bot.web_api import SlackAway, SlackCalls, SlackRefused
+from bots.slack_bot.web_api import RateLimited, SlackAway, SlackCalls, SlackRefused
 from storage.deliveries import Deliveries
 from storage.identity import MessageId
 
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 EVENT_TYPE = "parley_answer"
 """Of the metadata of every message that belongs to a question."""
+BEGUN = ""
+"""In place of the ts of a message that is being posted and cannot be found again."""
+INTERRUPTED = "I was interrupted while I sent this, so you may see it twice."
 POST_ATTEMPTS = 4
 """To post a message while Slack does not answer; after each, Slack is asked whether it has it."""
 AWAY_PAUSE_S = 1.0
@@ -109,7 +112,8 @@ class Board:
         """
         posted = await self._deliveries.get(self.message_id)
         self._ts = {each.part: each.ref.rpartition(":")[2] for each in posted}
-        self.finished = bool(posted) and all(each.finished for each in posted)
+        answer = [each.finished for each in posted if each.part < BESIDE]
+        self.finished = bool(answer) and all(answer)
         if again and not self.finished:
             await self.recover()
 
@@ -126,7 +130,7 @@ class Board:
 
     def knows(self, part: int) -> bool:
         """Whether the message of `part` was posted."""
-        return part in self._ts
+        return bool(self._ts.get(part))
 
     def metadata(self, part: int) -> dict[str, Any]:
         """What a message is found by."""
@@ -174,18 +178,21 @@ class Board:
 
     async def keep(self, count: int) -> None:
         """Delete the messages behind the first `count`: the text became shorter."""
-        for part in sorted(part for part in self._ts if part >= count):
+        for part in sorted(part for part in self._ts if count <= part < BESIDE):
             try:
                 await self.calls.delete_message(channel=self.place.channel, ts=self._ts[part])
             except SlackRefused as error:
                 if error.code != "message_not_found":
                     logger.warning("a message stays: %s", error, extra={"action": "not_deleted"})
-            del self._ts[part]
-            await self._deliveries.remove(self.message_id, part=part)
+            await self._forget(part)
 
     async def finish(self) -> None:
         """Note that everything stands where it should."""
         await self._deliveries.finish(self.message_id)
+
+    async def _forget(self, part: int) -> None:
+        del self._ts[part]
+        await self._deliveries.remove(self.message_id, part=part)
 
     async def _show(self, part: int, content: dict[str, Any], priority: Priority) -> None:
         ts = self._ts.get(part)
@@ -223,7 +230,7 @@ class Board:
                 )
             except SlackAway:
                 known = self._ts.get(part)
-                found = (await self._found()).get(part) if self.place.thread_ts else None
+                found = (await self._found()).get(part)
                 if found is not None and found != known:
                     await self.remember(part, found)
                     await self._update(found, content, priority)
@@ -237,12 +244,14 @@ class Board:
 
     async def _found(self) -> dict[int, str]:
         """The messages in Slack that belong to this question, the newest of each part."""
-        if not self.place.thread_ts:
-            return {}
+        place = self.place
         try:
-            messages = await self.calls.thread(channel=self.place.channel, ts=self.place.thread_ts)
+            if place.thread_ts:
+                messages = await self.calls.thread(channel=place.channel, ts=place.thread_ts)
+            else:
+                messages = await self.calls.latest(channel=place.channel)
         except SlackRefused as error:  # no reason to be silent
-            logger.warning("a thread is unreadable: %s", error, extra={"action": "not_recovered"})
+            logger.warning("a place is unreadable: %s", error, extra={"action": "not_recovered"})
             return {}
         parts = ((_part_of(message, str(self.message_id)), message) for message in messages)
         return {part: str(message["ts"]) for part, message in parts if part is not None}
@@ -270,6 +279,9 @@ def _part_of(message: Mapping[str, Any], message_id: str) -> int | None:
 class PrivateBoard(Board):
     """Messages that only the asker sees. They cannot be changed: previews are not shown.
 
+    Nor can they be found again. So it is noted that one is about to be posted: after a crash nobody
+    knows whether it was, and it comes (perhaps once more) and says why.
+
     Args of the constructor:
         anew: whether what was posted before was for another answer.
     """
@@ -290,7 +302,15 @@ class PrivateBoard(Board):
         """Post a message that is no preview, once."""
         if priority is Priority.PREVIEW or (self.knows(part) and not self._anew):
             return
-        await self.remember(part, await self._send(post))
+        if self._ts.get(part) == BEGUN:
+            post = post.below(INTERRUPTED)
+        await self.remember(part, BEGUN)
+        try:
+            ts = await self._send(post)
+        except (SlackRefused, RateLimited):  # certainly not posted
+            await self._forget(part)
+            raise
+        await self.remember(part, ts)
 
     async def say(self, post: Post) -> None:
         """Post a sentence; the answer is still to come."""
@@ -298,6 +318,9 @@ class PrivateBoard(Board):
 
     async def keep(self, count: int) -> None:
         """Nothing that was posted can be taken back."""
+
+    async def recover(self) -> None:
+        """Slack shows nobody what one person alone sees."""
 
     async def _send(self, post: Post) -> str:
         place = self.place

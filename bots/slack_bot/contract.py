@@ -20,6 +20,7 @@ METHODS: Final[Mapping[str, str | None]] = {
     "chat.startStream": "chat:write",
     "chat.stopStream": "chat:write",
     "chat.update": "chat:write",
+    "conversations.history": "channels:history",
     "conversations.replies": "channels:history",
     "files.info": "files:read",
     "oauth.v2.access": None,

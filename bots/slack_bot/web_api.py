@@ -35,6 +35,8 @@ BRIEFLY_S = 20.0
 DEFAULT_RETRY_S = 1.0
 """Where Slack refuses without saying for how long."""
 MAX_RETRY_AFTER_S = 120.0
+LATEST = 100
+"""Messages of a channel in which one of ours is looked for after a crash, which was lately."""
 MAX_LANES = 1000
 """Channels whose pace is remembered; quiet ones are forgotten beyond it."""
 AWAY_PAUSES_S = (0.25, 1.0, 3.0)
@@ -226,6 +228,17 @@ class SlackCalls:
             "conversations.replies",
             lambda: self.client.conversations_replies(
                 channel=channel, ts=ts, oldest=oldest, limit=200, include_all_metadata=True
+            ),
+        )
+        return list(found.get("messages") or [])
+
+    async def latest(self, *, channel: str) -> list[Json]:
+        """The newest messages of a channel outside of threads, with their metadata."""
+        found = await self._call(
+            "conversations.history",
+            "conversations.history",
+            lambda: self.client.conversations_history(
+                channel=channel, limit=LATEST, include_all_metadata=True
             ),
         )
         return list(found.get("messages") or [])

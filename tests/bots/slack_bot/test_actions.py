@@ -41,6 +41,12 @@ async def private_answer(stage: Stage, person: Person, channel: Channel) -> tupl
     return stage.slack.ephemerals(channel, person)[-1], answer
 
 
+async def forget_posts(pool: Pool) -> None:
+    """As if the process had died between each post and its record."""
+    async with pool.connection() as connection:
+        await connection.execute("DELETE FROM deliveries")
+
+
 async def jobs(pool: Pool) -> list[tuple[str, str]]:
     async with pool.connection() as connection:
         rows = await connection.execute("SELECT task_name, queue_name FROM procrastinate_jobs")
@@ -128,6 +134,20 @@ async def test_a_private_answer_is_shared_once_and_can_be_rated_by_all(stage: St
     await stage.told(ben, team, "recorded")
 
 
+async def test_a_share_whose_record_was_lost_is_not_repeated(stage: Stage, pool: Pool) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    private, _ = await private_answer(stage, ana, team)
+    await slack.click(ana, private, "parley_share").acknowledged()
+    posted = list(team.messages)
+    await forget_posts(pool)
+    await slack.click(ana, private, "parley_share").acknowledged()
+    await slack.click(ana, private, "parley_share").acknowledged()
+    await stage.told(ana, team, "shared already")
+    assert list(team.messages) == posted
+
+
 async def test_nobody_shares_the_answer_of_somebody_else(stage: Stage) -> None:
     slack = stage.slack
     ana, eve = slack.add_person("Ana"), slack.add_person("Eve")
@@ -157,6 +177,24 @@ async def test_only_the_people_that_the_channel_names_are_called_and_once(
     calls = [m for m in team.messages.values() if "needs a person's help" in m.seen]
     assert [call.pings for call in calls] == [["<!subteam^S0HELPDESK>", f"<@{ben.id}>"]]
     assert calls[0].thread_ts == message.thread_ts
+
+
+async def test_a_call_that_a_crash_cut_short_is_made_at_the_next_click_and_once(
+    stage: Stage, pool: Pool
+) -> None:
+    slack = stage.slack
+    ana, ben = slack.add_person("Ana"), slack.add_person("Ben")
+    team = slack.add_channel("team", ana, ben)
+    await name_humans(stage, ana, team, ben.id)
+    message, answer = await stage.answered(ana, team)
+    audience = await stage.audience(ana, team)
+    await stage.context.feedback.need_human(answer_id=answer.id, audience=audience)
+    await slack.click(ana, message, "parley_need_human").acknowledged()
+    await slack.until(lambda: [m for m in team.messages.values() if m.pings], "a call")
+    await forget_posts(pool)
+    await slack.click(ana, message, "parley_need_human").acknowledged()
+    await stage.told(ana, team, "called for this answer already")
+    assert len([m for m in team.messages.values() if m.pings]) == 1
 
 
 async def test_who_cannot_be_called_is_said(stage: Stage) -> None:

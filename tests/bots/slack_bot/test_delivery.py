@@ -27,6 +27,7 @@ from bots.slack_bot.blocks import (
     SHARE_ACTION,
     STOP_ACTION,
 )
+from bots.slack_bot.board import INTERRUPTED
 from bots.slack_bot.delivery import slack_delivery
 from bots.slack_bot.web_api import SlackCalls
 from storage.identity import Keys
@@ -585,6 +586,35 @@ async def test_a_private_answer_is_posted_once_and_plain_where_blocks_are_refuse
     await team.deliver(await team.again(), via="ephemeral", attempt=1)
     [told] = team.slack.ephemerals(team.channel, team.person)
     assert told.seen == "Yes."
+
+
+async def test_a_private_answer_that_may_have_been_posted_comes_again_and_says_why(
+    team: SlackTalk,
+) -> None:
+    team.slack.fail("chat.postEphemeral", after=True, status=503)
+    with pytest.raises(RetryLater):
+        await team.deliver(await team.answered("Yes."), via="ephemeral")
+    await team.deliver(await team.again(), via="ephemeral", attempt=1)
+    first, second = [m.seen for m in team.slack.ephemerals(team.channel, team.person)]
+    assert first.startswith("Yes.")
+    assert INTERRUPTED in second
+    assert "Yes." in second
+    await team.deliver(await team.again(), via="ephemeral", attempt=2)
+    assert len(team.slack.ephemerals(team.channel, team.person)) == 2
+
+
+async def test_an_answer_outside_of_threads_is_found_again_after_a_crash(team: SlackTalk) -> None:
+    def ours() -> list[Message]:
+        return [message for message in team.channel.messages.values() if message.metadata]
+
+    await team.deliver(
+        team.searching, lambda: team.slack.until(ours, "a placeholder"), thread="", ts=""
+    )
+    [before] = ours()
+    await team.stage.context.deliveries.remove(team.message_id, part=0)
+    await team.deliver(await team.answered("Yes."), thread="", ts="", attempt=1)
+    [after] = ours()
+    assert (after.ts, after.seen[:4]) == (before.ts, "Yes.")
 
 
 async def test_another_private_answer_is_a_new_message(team: SlackTalk) -> None:
