@@ -113,7 +113,7 @@ class _Cutter:
         """Close the fence at each cut, and open it again."""
         opening, *lines = _lines(block.rstrip())
         mark = _fence(opening) or "```"
-        if lines and _closes(lines[-1], mark):
+        if lines and closes_fence(lines[-1], mark):
             lines.pop()
         opening = opening.rstrip() + "\n"
         closing = "\n" + opening[: _indent(opening)] + mark
@@ -178,7 +178,8 @@ def _fence(line: str) -> str | None:
     return opened["mark"] if opened else None
 
 
-def _closes(line: str, mark: str) -> bool:
+def closes_fence(line: str, mark: str) -> bool:
+    """Whether a line of code ends the block that `mark` opened."""
     stripped = line.strip()
     return stripped.startswith(mark) and not stripped.strip(mark[0])
 
@@ -190,7 +191,7 @@ def _closed(text: str) -> str:
     while at < len(lines):
         mark = _fence(lines[at])
         end = _fence_end(lines, at, mark) if mark else at + 1
-        if mark and (end == at + 1 or not _closes(lines[end - 1], mark)):
+        if mark and (end == at + 1 or not closes_fence(lines[end - 1], mark)):
             return f"{text.rstrip()}\n{lines[at][: _indent(lines[at])]}{mark}"
         at = end
     return text
@@ -228,7 +229,7 @@ def _block_end(lines: Sequence[str], at: int) -> int:
 
 def _fence_end(lines: Sequence[str], at: int, mark: str) -> int:
     for end in range(at + 1, len(lines)):
-        if _closes(lines[end], mark):
+        if closes_fence(lines[end], mark):
             return end + 1
     return len(lines)
 

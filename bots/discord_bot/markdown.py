@@ -9,15 +9,19 @@ https://support.discord.com/hc/en-us/articles/210298617
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
 from bots.dialect import Dialect
+from bots.splitting import closes_fence
 
 JOINER: Final = "\u2060"
 """A word joiner: invisible, and it ends what Discord could take for a command of its own."""
 
 _FENCE = re.compile(r"[ \t]*(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})[ \t]*(?P<language>[\w+.#-]*)")
+_TABLE_ROW = re.compile(r"[ \t]*\|.*\|")
+_TABLE_RULE = re.compile(r"[ \t]*\|[ \t:|-]*-[ \t:|-]*\|[ \t]*")
 _DEEP_HEADING = re.compile(r"#{4,}[ \t]+(.*?)[ \t#]*$")
 _QUOTED_REST = re.compile(r"([ \t]*)>>>(?=\s)")
 _ESCAPED_OR_TICKS = re.compile(r"\\[^\w\s]|`+")
@@ -30,30 +34,39 @@ _INVITE = re.compile(r"(?<=discord)\.(?=gg/)|(?<=discordapp)\.(?=com/)", re.IGNO
 _BOLD = re.compile(r"(?<![\w\\])__(?=\S)([^_\n]+?)(?<=\S)__(?!\w)")
 _SPECIAL = re.compile(r"[\\`*~|]|(?<![^\W_])_|_(?![^\W_])")
 _LINE_START = re.compile(r"^([ \t]*)(?:([#>+-])|(\d+)\.)", re.MULTILINE)
-_GROWING = {"<": 1, "@": 2, "`": 1, "]": 1, "#": 1, ":": 2, ".": 1}
+_GROWING = {"<": 1, "@": 2, "`": 1, "]": 1, "#": 1, ":": 2, ".": 1, "|": 2}
 """How many characters `render` may add for one of these."""
 
 
 def render(text: str) -> str:
-    """Markdown in Discord's dialect: formatting and code stay, everything else has no meaning."""
-    lines: list[str] = []
-    fence, filled = "", False
-    for line in text.split("\n"):
-        if not fence:
-            if opened := _FENCE.match(line):
-                fence, filled = opened["mark"], False
-                lines.append("```" + opened["language"])
-            else:
-                lines.append(_line(line))
-        elif line.strip().startswith(fence) and not line.strip().strip(fence[0]):
-            lines += ["```"] if filled else [JOINER, "```"]  # an empty block would not be one
-            fence = ""
+    """Markdown in Discord's dialect: formatting and code stay, everything else has no meaning.
+
+    Tables, which Discord does not know, become blocks of code.
+    """
+    done: list[str] = []
+    lines = text.split("\n")
+    at = 0
+    while at < len(lines):
+        begun = at
+        if opened := _FENCE.match(lines[at]):
+            at = next(
+                (
+                    end
+                    for end in range(at + 1, len(lines))
+                    if closes_fence(lines[end], opened["mark"])
+                ),
+                len(lines),
+            )
+            done += _block(opened["language"], lines[begun + 1 : at])
+            at += 1
+        elif _is_table(lines[at : at + 2]):
+            while at < len(lines) and _TABLE_ROW.match(lines[at]):
+                at += 1
+            done += _block("", lines[begun:at])
         else:
-            filled = filled or bool(line.strip())
-            lines.append(_in_code(line))
-    if fence:
-        lines += ["```"] if filled else [JOINER, "```"]
-    return "\n".join(lines)
+            done.append(_line(lines[at]))
+            at += 1
+    return "\n".join(done)
 
 
 def small_print(line: str) -> str:
@@ -77,7 +90,7 @@ def units(text: str) -> int:
 class Markdown:
     """Discord's Markdown as `bots.dialect` puts sentences together."""
 
-    adding = "Use `/upload`"
+    adding = "Add one with `/upload`"
 
     def plain(self, text: str) -> str:
         """Without any meaning, addresses included."""
@@ -116,6 +129,21 @@ class Markdown:
 MARKDOWN: Final[Dialect] = Markdown()
 _URL_SAFE = "!#$%&'*+,/:;=?~-._"
 """Of an address; what is not here is written as `%XX`."""
+
+
+# -- Blocks ---------------------------------------------------------------------------------------
+
+
+def _is_table(lines: Sequence[str]) -> bool:
+    head = len(lines) == 2 and _TABLE_ROW.match(lines[0]) is not None
+    return head and _TABLE_RULE.fullmatch(lines[1]) is not None
+
+
+def _block(language: str, lines: Sequence[str]) -> list[str]:
+    """A block of code; an empty one would not be one."""
+    filled = any(line.strip() for line in lines)
+    code = [_in_code(line) for line in lines] if filled else [JOINER]
+    return ["```" + language, *code, "```"]
 
 
 # -- Lines ----------------------------------------------------------------------------------------

@@ -42,7 +42,9 @@ hostile = st.lists(
         st.sampled_from(
             [*PINGS, *LINKS, "```", "```py", "`", "``", "~~~", "**", "*", "_", "__", "||", "\\"]
         ),
-        st.sampled_from(["# ", "#### ", "- ", "> ", ">>> ", "-# ", "\n", " ", "<", "](", "[1] "]),
+        st.sampled_from(
+            ["| a |\n|-|\n", "# ", "#### ", "- ", "> ", ">>> ", "-# ", "\n", " ", "<", "](", "[1] "]
+        ),
         st.text(max_size=8),
     ),
     max_size=20,
@@ -100,6 +102,11 @@ def test_the_length_is_known_beforehand(text: str, more: str) -> None:
         ("`a <b> c`", "`a <b> c`"),
         ("```python\nx < y\n```", "```python\nx < y\n```"),
         ("~~~\nx\n~~~", "```\nx\n```"),
+        ("```\nstill written", "```\nstill written\n```"),
+        (
+            "As here:\n| a | b |\n|---|---|\n| 1 | 2 |\nx",
+            "As here:\n```\n| a | b |\n|---|---|\n| 1 | 2 |\n```\nx",
+        ),
         ("````md\n```\nx\n```\n````", f"```md\n`{JOINER}``\nx\n`{JOINER}``\n```"),
         ("```\n```", f"```\n{JOINER}\n```"),
         ("see https://a.example/b(c), now.", "see <https://a.example/b(c>), now."),
