@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bots.file_status import FileNote
 from bots.ingest_status import describe
 from bots.slack_bot.blocks import Block, Post, button, section, shortened
 from bots.slack_bot.modals import Origin, View
@@ -31,16 +32,12 @@ class Replacement(Origin):
     document_id: str
 
 
-def status_post(name: str, text: str, document_id: DocumentId | None = None) -> Post:
-    """What becomes of a file; with buttons once it is a document.
-
-    Args:
-        text: plain.
-    """
-    said = shortened(f"*{_shown(name)}*: {escape(text)}")
-    if document_id is None:
+def status_post(note: FileNote) -> Post:
+    """What becomes of a file; with buttons once it is a document."""
+    said = shortened(f"*{_shown(note.name)}*: {escape(note.text)}")
+    if note.document_id is None:
         return Post(text=said)
-    return Post(text=said, blocks=[section(said), _buttons(document_id)])
+    return Post(text=said, blocks=[section(said), _buttons(note.document_id)])
 
 
 def removed_post(name: str, user: str) -> Post:

@@ -1,9 +1,6 @@
-"""Files from Slack's file hosts, and from nowhere else: the download carries the workspace's token.
+"""Files from Slack's file hosts: the download carries the workspace's token, for nobody else.
 
-An event names the address of its file, and whoever can forge one could name any. So the token goes
-only to the hosts that the settings name, by https, and to the origin of the Web API where that is
-not Slack's own; the address that is checked is the very object that is requested. A redirect is not
-followed: Slack's own lead to a login page.
+A redirect is not followed: Slack's own lead to a login page.
 
 Why a login page must be recognised: without the scope `files:read`, or for a file of a channel
 that the app is not in, Slack answers with status 200 and the page, which would become the document.
@@ -12,22 +9,15 @@ that the app is not in, Slack answers with status 200 and the page, which would 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
+from bots import downloads
 from bots.settings import SlackSettings
-from storage.errors import DocumentRejected, DocumentTooLarge
-from storage.jobs import RetryLater
-
-DOWNLOAD_S = 600.0
-"""Of one file; the default limit of 100 MB comes within it at 170 kB/s."""
-CONNECT_S = 10.0
-SILENCE_S = 30.0
-"""Between two pieces of a file."""
-PIECE_BYTES = 256 * 1024
-MAX_RETRY_AFTER_S = 120.0
+from storage.errors import DocumentRejected
 
 ELSEWHERE = "It lies outside of Slack, and I read only files that Slack keeps. Upload it here."
 GONE = "Slack no longer has this file."
@@ -83,23 +73,13 @@ def checked_url(text: str, settings: SlackSettings) -> URL:
     Raises:
         DocumentRejected: it may not.
     """
-    try:
-        url = URL(text)
-        own = URL(settings.api_url)
-        origin = (url.scheme, url.host, url.port)
-        by_https = origin[0] == "https" and origin[2] == 443 and origin[1] in settings.file_hosts
-        allowed = by_https or (origin == (own.scheme, own.host, own.port) and not _is_slack(own))
-        anonymous = url.raw_user is None and url.raw_password is None
-    except ValueError:
-        raise DocumentRejected(ELSEWHERE) from None
-    if not (allowed and anonymous):
-        raise DocumentRejected(ELSEWHERE)
-    return url
-
-
-def _is_slack(api: URL) -> bool:
-    """Whether the Web API is Slack's own, whose host serves pages and no files."""
-    return api.host == "slack.com" or str(api.host).endswith(".slack.com")
+    return downloads.checked_url(
+        text,
+        hosts=settings.file_hosts,
+        api_url=settings.api_url,
+        own_domains=("slack.com",),
+        refusal=ELSEWHERE,
+    )
 
 
 async def download(
@@ -117,54 +97,30 @@ async def download(
         RetryLater: not now.
     """
     url = checked_url(file.url, settings)
-    if file.bytes > limit_bytes:
-        raise DocumentTooLarge(limit_bytes=limit_bytes)
-    timeout = aiohttp.ClientTimeout(total=DOWNLOAD_S, sock_connect=CONNECT_S, sock_read=SILENCE_S)
-    headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
-            session.get(url, headers=headers, allow_redirects=False, proxy=proxy) as response,
-            aclosing(_body(response, file, limit_bytes=limit_bytes)) as pieces,
-        ):
-            async for piece in pieces:
-                yield piece
-    except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-        raise RetryLater from error
-
-
-async def _body(
-    response: aiohttp.ClientResponse, file: SlackFile, *, limit_bytes: int
-) -> AsyncGenerator[bytes, None]:
-    """The body, if it is the file's."""
-    _refuse_answer(response, file)
-    if response.content_length is not None and response.content_length > limit_bytes:
-        raise DocumentTooLarge(limit_bytes=limit_bytes)
+    pieces = downloads.download(
+        url,
+        headers={"Authorization": f"Bearer {token}"},
+        announced_bytes=file.bytes,
+        limit_bytes=limit_bytes,
+        check=partial(_check, file),
+        proxy=proxy,
+    )
     received = 0
-    async for piece in response.content.iter_chunked(PIECE_BYTES):
-        if received == 0 and _looks_like_page(piece, file):
-            raise DocumentRejected(LOGIN_PAGE)
-        received += len(piece)
-        yield piece
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if received == 0 and _looks_like_page(piece, file):
+                raise DocumentRejected(LOGIN_PAGE)
+            received += len(piece)
+            yield piece
     if file.html and file.bytes and received != file.bytes:
         raise DocumentRejected(LOGIN_PAGE)  # a page where one was expected, but another one
 
 
-def _refuse_answer(response: aiohttp.ClientResponse, file: SlackFile) -> None:
-    status = response.status
-    if status == 429 or status >= 500:
-        raise RetryLater(_retry_after(response))
-    if status in (404, 410):
+def _check(file: SlackFile, response: aiohttp.ClientResponse) -> None:
+    if response.status in (404, 410):
         raise DocumentRejected(GONE)
-    if status != 200 or (response.content_type in _HTML and not file.html):
+    if response.status != 200 or (response.content_type in _HTML and not file.html):
         raise DocumentRejected(LOGIN_PAGE)
-
-
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
-    try:
-        return min(max(float(response.headers["Retry-After"]), 0.0), MAX_RETRY_AFTER_S)
-    except (KeyError, ValueError):
-        return None
 
 
 def _looks_like_page(piece: bytes, file: SlackFile) -> bool:

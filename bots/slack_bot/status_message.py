@@ -1,29 +1,26 @@
-"""The one message that says what becomes of a shared file, edited until it is ready or failed."""
+"""The message in Slack that shows a file's status; see `bots.file_status`."""
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-from slack_sdk.errors import SlackClientError
-
+from bots.file_status import FileNote
 from bots.slack_bot.blocks import Post
+from bots.slack_bot.document_blocks import status_post
 from bots.slack_bot.lanes import Priority
 from bots.slack_bot.web_api import SlackAway, SlackCalls, SlackRefused
-from storage.jobs import RetryLater
 from storage.shared_files import SharedFile, SharedFiles
-
-logger = logging.getLogger(__name__)
 
 EVENT_TYPE = "parley_file"
 """Of the message's metadata, by which a process that died right after posting it finds it again."""
 _DELETED = "message_not_found"
 
 
-class FileStatus:
-    """Shows a file's status where the file was shared.
+class SlackStatusMessage:
+    """Posts and edits it.
 
     Args of the constructor:
         place: `reply_to` and `thread`, by Slack's ids.
+        again: whether an earlier attempt may have posted what nobody remembers.
     """
 
     def __init__(
@@ -42,31 +39,15 @@ class FileStatus:
         self._thread = place["thread"]
         self._ts = (file.status_ref or "").rpartition(":")[2]
         self._unsure = again and not self._ts
-        self._shown: Post | None = None
 
-    async def show(self, post: Post, *, final: bool = False) -> None:
-        """Show it; what is replaced soon is left out where Slack wants a pause.
-
-        Args:
-            final: nothing follows, so it must get there.
+    async def put(self, note: FileNote, *, final: bool) -> None:
+        """Post it, or change it.
 
         Raises:
-            RetryLater: it is final and Slack does not answer now.
+            SlackClientError: Slack refuses it, or is away.
         """
-        if post == self._shown:
-            return
-        try:
-            await self._put(post, Priority.FINAL if final else Priority.PREVIEW)
-            self._shown = post
-        except SlackRefused as error:
-            # The document is what counts; `/parley documents` shows it too.
-            logger.warning("no status of a file: %s", error, extra={"action": "status_refused"})
-        except SlackClientError as error:
-            if final:
-                raise RetryLater from error
-            logger.info("a status is left out: %s", error, extra={"action": "status_left_out"})
-
-    async def _put(self, post: Post, priority: Priority) -> None:
+        post = status_post(note)
+        priority = Priority.FINAL if final else Priority.PREVIEW
         if self._unsure and self._thread:
             await self._find()
         if self._ts:
