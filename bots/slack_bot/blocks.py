@@ -155,19 +155,22 @@ def notice_post(text: str, *, under: str = "") -> Post:
     return Post(text=shortened(f"{mrkdwn(parts[-1])}\n\n{said}"), blocks=blocks)
 
 
-def compared_post(answer: Answer, *, side: int, links: Links) -> Post:
-    """One side of a comparison, complete and without buttons or models.
+def compared_posts(answer: Answer, *, side: int, links: Links) -> list[Post]:
+    """One side of a comparison, complete and without buttons or models; the last has its sources.
 
-    Text beyond what one message holds is left out: the sides must stay side by side.
+    More messages than one only beyond what a message holds: the sides should stand side by side.
     """
     parts = split_markdown(answer.text, limit=STREAM_CHARACTERS, length=escaped_length) or ["…"]
-    shown = parts[0] + ("\n\n…" if len(parts) > 1 else "")
     title = MRKDWN.bold(SIDES[side])
-    foot = _sources(answer, links)
-    return Post(
-        text=shortened(f"{title}\n{mrkdwn(shown)}"),
-        blocks=[section(title), markdown_block(shown), *foot],
-    )
+    posts = [
+        Post(
+            text=shortened(f"{title}\n{mrkdwn(part)}"),
+            blocks=[section(title), markdown_block(part)],
+        )
+        for part in parts
+    ]
+    last = posts.pop()
+    return [*posts, Post(text=last.text, blocks=[*last.blocks, *_sources(answer, links)])]
 
 
 def vote_post(comparison_id: ComparisonId) -> Post:

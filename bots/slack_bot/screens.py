@@ -13,13 +13,13 @@ from slack_sdk.errors import SlackClientError
 
 from bots.messages import Answer
 from bots.screens import Links
-from bots.sides import VOTE_PART
+from bots.sides import VOTE_PART, part_for
 from bots.slack_bot.blocks import (
     STREAM_CHARACTERS,
     Block,
     answer_foot,
     answer_posts,
-    compared_post,
+    compared_posts,
     markdown_block,
     notice_post,
     progress_post,
@@ -295,8 +295,8 @@ class SlackPair:
 
     async def finish(self, side: int, answer: Answer, links: Links) -> None:
         """Show the answer."""
-        post = compared_post(answer, side=side, links=links)
-        await self._board.show(side, post, Priority.FINAL)
+        for index, post in enumerate(compared_posts(answer, side=side, links=links)):
+            await self._board.show(part_for(side, index), post, Priority.FINAL)
 
     async def vote(self, comparison_id: ComparisonId) -> None:
         """Post the four buttons."""

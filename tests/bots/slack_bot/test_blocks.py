@@ -19,7 +19,7 @@ from bots.slack_bot.blocks import (
     Block,
     Post,
     answer_posts,
-    compared_post,
+    compared_posts,
     progress_post,
 )
 from bots.slack_bot.mrkdwn import MRKDWN
@@ -157,12 +157,22 @@ def test_what_is_being_written_can_be_stopped(text: str) -> None:
 
 
 def test_a_compared_answer_names_no_model_and_has_no_buttons() -> None:
-    post = compared_post(an_answer("Yes [1].", cited()), side=0, links={})
+    [post] = compared_posts(an_answer("Yes [1].", cited()), side=0, links={})
     assert_postable(post)
     assert buttons(post) == {}
     assert post.text.startswith("*A*\nYes")
 
 
-def test_a_compared_answer_stays_one_message() -> None:
-    post = compared_post(an_answer("A & B. " * 4000), side=1, links={})
-    assert_postable(post)
+def test_a_long_compared_answer_is_shown_whole() -> None:
+    text = "".join(f"Sentence {number} has A & B in it. " for number in range(900))
+    posts = compared_posts(an_answer(text, cited()), side=1, links={})
+    assert len(posts) == 3
+    for post in posts:
+        assert_postable(post)
+    assert all(post.text.startswith("*B*") for post in posts)
+    blocks = [block for post in posts for block in post.blocks]
+    shown = [block["text"] for block in blocks if block["type"] == "markdown"]
+    assert max(map(len, shown)) <= 12_000
+    assert " ".join(" ".join(shown).split()) == text.replace("&", "&amp;").strip()
+    assert [block["type"] for block in blocks].count("context") == 1
+    assert blocks[-1]["type"] == "context"

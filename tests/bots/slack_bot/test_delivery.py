@@ -673,13 +673,18 @@ async def test_neither_side_runs_ahead_of_the_other(team: SlackTalk) -> None:
 
 async def test_after_a_crash_a_comparison_is_completed_in_its_messages(team: SlackTalk) -> None:
     one, two = await team.two()
+    one = replace(one, text="First words. " * 1000)
     await team.deliver((0, TextDelta(text="First")), (1, TextDelta(text="Second")), kind="compare")
     assert len(team.replies) == 2
     for attempt in (1, 2):
         await team.deliver(
             (0, Answered(answer=one)), (1, Answered(answer=two)), kind="compare", attempt=attempt
         )
-    assert len(team.replies) == 3
+    replies = sorted(team.replies, key=lambda reply: reply.ts)
+    [left, right, rest, vote] = [reply.seen for reply in replies]
+    assert (left if order_of(team.message_id)[0] == 0 else right).count("First") > 800
+    assert "First words." in rest
+    assert "better" in vote
 
 
 async def test_where_nothing_is_found_there_is_nothing_to_compare(team: SlackTalk) -> None:
