@@ -3,11 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bots.document_list import (
+    LISTED,
+    REMOVED,
+    document_line,
+    empty_list,
+    list_more,
+    list_title,
+    shown_name,
+    suffix_of,
+)
 from bots.file_status import FileNote
-from bots.ingest_status import describe
 from bots.slack_bot.blocks import Block, Post, button, section, shortened
 from bots.slack_bot.modals import Origin, View
-from bots.slack_bot.mrkdwn import escape, link
+from bots.slack_bot.mrkdwn import MRKDWN, escape
 from storage.documents import Document
 from storage.identity import DocumentId
 
@@ -15,14 +24,6 @@ REMOVE_ACTION = "parley_document_remove"
 REPLACE_ACTION = "parley_document_replace"
 REPLACE_MODAL = "parley_replace"
 FILE_INPUT = "file"
-
-LISTED = 20
-"""Documents of one list: two blocks each, of the 50 that a message takes."""
-MAX_NAME_CHARACTERS = 150
-"""Of a name where it is shown."""
-EMPTY_LIST = (
-    "I know no documents here yet. Share a file where I am, or use *Add to knowledge* on a message."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +53,15 @@ def list_post(documents: Sequence[Document], *, wanted: str) -> Post:
         wanted: what was searched for in their names; empty for all.
     """
     if not documents:
-        none = f"No document here has “{escape(wanted)}” in its name." if wanted else EMPTY_LIST
-        return Post(text=none)
-    shown = documents[:LISTED]
-    title = f"*Documents here* ({len(documents)})"
+        return Post(text=empty_list(wanted, MRKDWN))
+    shown = documents[:LISTED]  # two blocks each, of the 50 that a message takes
+    title = list_title(documents, MRKDWN)
     blocks = [section(title)]
     for document in shown:
-        blocks += [section(_line(document)), _buttons(document.id)]
-    if len(documents) > len(shown):
-        more = (
-            f"And {len(documents) - len(shown)} more: `/parley documents WORD` finds them by name."
-        )
+        blocks += [section(document_line(document, MRKDWN)), _buttons(document.id)]
+    if more := list_more(documents, len(shown), MRKDWN):
         blocks.append(section(more))
-    text = "\n".join([title, *(f"• {_line(document)}" for document in shown)])
+    text = "\n".join([title, *(f"• {document_line(document, MRKDWN)}" for document in shown)])
     return Post(text=shortened(text), blocks=blocks)
 
 
@@ -94,22 +91,10 @@ def replace_view(origin: Replacement, document: Document) -> View:
     }
 
 
-def suffix_of(name: str) -> str:
-    """A name's extension without its dot, lower case."""
-    stem, dot, suffix = name.rpartition(".")
-    return suffix.lower() if stem and dot else ""
-
-
-def _line(document: Document) -> str:
-    name = " ".join(document.name.split())[:MAX_NAME_CHARACTERS]
-    url = document.origin.get("permalink")
-    return f"{link(url, name) if url else f'*{escape(name)}*'}: {escape(describe(document))}"
-
-
 def _buttons(document_id: DocumentId) -> Block:
     confirm = {
         "title": _plain("Remove it?"),
-        "text": _plain("The document and all quotes from it are deleted for good."),
+        "text": _plain(REMOVED),
         "confirm": _plain("Remove"),
         "deny": _plain("Keep"),
     }
@@ -119,7 +104,7 @@ def _buttons(document_id: DocumentId) -> Block:
 
 
 def _shown(name: str) -> str:
-    return escape(" ".join(name.split())[:MAX_NAME_CHARACTERS])
+    return escape(shown_name(name))
 
 
 def _plain(text: str) -> Block:

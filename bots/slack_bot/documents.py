@@ -1,10 +1,4 @@
-"""Documents in Slack: `/parley documents`, and the buttons that remove and replace one.
-
-Who may remove a document: whoever shared it (or an earlier version of it), its owner in direct
-messages, and the workspace's administrators. Why not everybody in the channel: a removal is for
-good, and takes the quotes in stored answers with it. Why no setting for it: sharing a file of the
-same name, which everybody may, already corrects what is wrong. Replacing is such a sharing.
-"""
+"""Documents in Slack: `/parley documents`, and the buttons that remove and replace one."""
 
 import asyncio
 import logging
@@ -16,6 +10,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bots.document_list import NOT_YOURS, find_documents, may_remove, objection, remove
 from bots.slack_bot.admin import administers
 from bots.slack_bot.clicks import (
     ACK_S,
@@ -35,27 +30,18 @@ from bots.slack_bot.document_blocks import (
     list_post,
     removed_post,
     replace_view,
-    suffix_of,
 )
 from bots.slack_bot.downloads import SlackFile
 from bots.slack_bot.files import accept_replacement
 from bots.slack_bot.mrkdwn import escape
 from bots.slack_bot.said import plain_text
-from storage.documents import Document
 from storage.errors import StorageError
 from storage.identity import DocumentId
-from storage.shared_files import SharedFiles
 
 if TYPE_CHECKING:
     from bots.slack_bot.commands import Command  # which dispatches to this module
 
 logger = logging.getLogger(__name__)
-
-STATUS_MESSAGES = 20
-"""Messages that show a document's status and are corrected when it is removed."""
-
-NOT_YOURS = "Only whoever shared this document, or an administrator, can remove it."
-NO_FILE = "Please choose the new file."
 
 
 def register(app: AsyncApp, context: SlackContext) -> None:
@@ -74,26 +60,26 @@ async def list_documents(command: "Command") -> None:
     """`/parley documents [WORD]`: what may be read here, with its status."""
     await command.ack()
     wanted = plain_text(command.rest)
-    documents = await command.context.workplace.documents.list(audience=command.audience)
-    found = [each for each in documents if wanted.casefold() in each.name.casefold()]
+    found = await find_documents(command.context.workplace, command.audience, wanted=wanted)
     post = list_post(found, wanted=wanted)
     await command.reply(post.text, post.blocks)
 
 
 async def _remove(click: Click) -> None:
-    documents = click.context.workplace.documents
-    document = await documents.get(DocumentId(click.id()), audience=click.audience)
-    if not await _may_remove(click, document):
+    workplace, here = click.context.workplace, click.origin
+    document = await workplace.documents.get(DocumentId(click.id()), audience=click.audience)
+
+    async def admin() -> bool:
+        return await administers(click.context, click.client, team=here.team, user=here.user)
+
+    if not await may_remove(workplace, click.audience, document, admin):
         await click.done()
         await click.tell(NOT_YOURS)
         return
-    shown_in = await SharedFiles(click.context.workplace.pool).status_refs(
-        document.id, limit=STATUS_MESSAGES
-    )
-    await documents.delete(document.id, audience=click.audience)
+    shown_in = await remove(workplace, click.audience, document.id)
     await click.done()
     calls = click.context.calls(click.client)
-    post = removed_post(document.name, click.origin.user)
+    post = removed_post(document.name, here.user)
     for ref in shown_in:
         channel, _, ts = ref.rpartition(":")
         try:
@@ -101,18 +87,6 @@ async def _remove(click: Click) -> None:
         except SlackClientError as error:
             logger.info("a status stays: %s", error, extra={"action": "status_stays"})
     await click.tell(f"*{escape(document.name)}* is removed, with all quotes from it.")
-
-
-async def _may_remove(click: Click, document: Document) -> bool:
-    member_id = click.audience.member_id
-    if member_id is None:
-        return False
-    if document.scope_id == member_id:
-        return True
-    if await SharedFiles(click.context.workplace.pool).shared_by(document.id, member_id):
-        return True
-    here = click.origin
-    return await administers(click.context, click.client, team=here.team, user=here.user)
 
 
 async def _open_form(click: Click) -> None:
@@ -156,7 +130,7 @@ async def _submitted(
                 DocumentId(UUID(origin.document_id)), audience=audience
             )
             file = _submitted_file(view)
-            wrong = _objection(file, document)
+            wrong = objection(file.name if file is not None else None, document)
             if file is not None and wrong is None:
                 # Under the document's own name, which makes it the same document.
                 ref = f"{view['id']}:{file.id}"
@@ -177,13 +151,3 @@ def _submitted_file(view: Mapping[str, Any]) -> SlackFile | None:
     state = view["state"]["values"][FILE_INPUT][FILE_INPUT]
     files = [SlackFile.read(file) for file in state.get("files") or ()]
     return files[0] if files and files[0].id else None
-
-
-def _objection(file: SlackFile | None, document: Document) -> str | None:
-    """Why a file cannot take the document's place: its name says what it is, and stays."""
-    if file is None:
-        return NO_FILE
-    suffix = suffix_of(document.name)
-    if suffix and suffix_of(file.name) != suffix:
-        return f"Please choose a .{suffix} file; another kind is a document of its own."
-    return None

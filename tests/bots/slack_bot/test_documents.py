@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bots.slack_bot.document_blocks import LISTED
+from bots.document_list import LISTED
 from storage.identity import Keys
 from storage.pool import Pool
 from tests.bots.slack_bot.filing import Filing, filing
