@@ -25,6 +25,16 @@ class Forgotten:
     documents: int
     questions: int
 
+    def __add__(self, other: "Forgotten") -> "Forgotten":
+        return Forgotten(
+            votes=self.votes + other.votes,
+            corrections=self.corrections + other.corrections,
+            comparisons=self.comparisons + other.comparisons,
+            threads=self.threads + other.threads,
+            documents=self.documents + other.documents,
+            questions=self.questions + other.questions,
+        )
+
     def __str__(self) -> str:
         return (
             f"Deleted: {self.votes} votes, {self.corrections} corrections,"
@@ -149,6 +159,9 @@ async def forget(pool: Pool, member_id: MemberId, *, files_dir: Path) -> Forgott
         threads = await _delete(connection, "threads WHERE scope_id = %s", member_id)
         questions = await connection.execute(
             "UPDATE messages SET member_id = NULL WHERE member_id = %s", [member_id]
+        )
+        await connection.execute(
+            "UPDATE runs SET place = place - 'member' WHERE member_id = %s", [member_id]
         )
         await _delete(connection, "members WHERE id = %s", member_id)
         await add_entry(

@@ -3,8 +3,8 @@
 Slack allows about one message a second and channel, and bursts above it for a while; how much it
 allows it says only by refusing. So calls go out at once until a channel refuses one. From then on
 that channel's calls wait for the time that Slack named and leave one a second, the most important
-first, until none waits any more. Only previews keep to the documented rate at all times: all of a
-channel together, one a second.
+first, until none waits any more. Only previews keep to the documented rates at all times: all of a
+channel together, one a second, and all channels together what a method's tier leaves for them.
 """
 
 import asyncio
@@ -16,6 +16,15 @@ from time import monotonic
 
 PACE_S = 1.0
 """Between two calls in a channel that refused one; Slack's documented rate of messages."""
+
+
+PREVIEW_TIERS = {"chat.update": 50, "chat.appendStream": 100}
+"""Calls a minute that Slack allows a workspace: tiers 3 and 4 of
+https://docs.slack.dev/apis/web-api/rate-limits."""
+PREVIEW_SHARE = 0.8
+"""Of a tier; the rest is for finished answers."""
+BURST_S = 24.0
+"""Worth of calls that may come at once after a rest."""
 
 
 class Priority(enum.IntEnum):
@@ -85,3 +94,32 @@ class Lane:
                 self._free_at = monotonic() + PACE_S
                 self._wake()
                 return
+
+
+class Budget:
+    """How many calls of one method are left for previews: so many a minute, and a burst of them.
+
+    What must be said spends of it, too, and never waits for it.
+    """
+
+    def __init__(self, per_minute: float) -> None:
+        self._per_s = per_minute * PREVIEW_SHARE / 60.0
+        self._left = self._per_s * BURST_S
+        self._counted_at = monotonic()
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until a preview may leave; 0 = now."""
+        self._count()
+        return max(0.0, (1.0 - self._left) / self._per_s)
+
+    def spend(self) -> None:
+        """A call leaves."""
+        self._count()
+        self._left = max(self._left - 1.0, -self._per_s * BURST_S)
+
+    def _count(self) -> None:
+        now = monotonic()
+        earned = (now - self._counted_at) * self._per_s
+        self._left = min(self._left + earned, self._per_s * BURST_S)
+        self._counted_at = now

@@ -19,7 +19,7 @@ import aiohttp
 from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.slack_bot.lanes import PACE_S, Lane, Priority
+from bots.slack_bot.lanes import PACE_S, PREVIEW_TIERS, Budget, Lane, Priority
 from bots.throttle import RetryAfter
 
 logger = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ class SlackCalls:
         self._timeout_s = timeout_s
         self._preview_pace_s = preview_pace_s
         self._lanes: dict[str, Lane] = {}
+        self._budgets = {method: Budget(tier) for method, tier in PREVIEW_TIERS.items()}
 
     # -- Messages ---------------------------------------------------------------------------------
 
@@ -365,9 +366,11 @@ class SlackCalls:
         while True:
             if monotonic() + lane.wait_s > until and lane.wait_s:
                 raise RateLimited(method, lane.wait_s)
-            if priority is Priority.PREVIEW and lane.idle_s < self._preview_pace_s:
-                raise RateLimited(method, self._preview_pace_s - lane.idle_s)
+            if priority is Priority.PREVIEW:
+                self._pace(method, lane)
             await lane.enter(priority)
+            if method in self._budgets:
+                self._budgets[method].spend()
             try:
                 async with asyncio.timeout(min(self._timeout_s, patience_s)):
                     return await make()
@@ -392,6 +395,18 @@ class SlackCalls:
             if pause is None:
                 raise failure from None
             await asyncio.sleep(pause)
+
+    def _pace(self, method: str, lane: Lane) -> None:
+        """Let a preview pass, if Slack would like another one now.
+
+        Raises:
+            RateLimited: it would not.
+        """
+        wait_s = self._preview_pace_s - lane.idle_s
+        if method in self._budgets:
+            wait_s = max(wait_s, self._budgets[method].wait_s)
+        if wait_s > 0:
+            raise RateLimited(method, wait_s)
 
     def _lane(self, name: str) -> Lane:
         if name not in self._lanes:

@@ -12,6 +12,7 @@ from storage.identity import Audience, ChunkId
 from storage.members import Forgotten, forget
 from storage.places import Places
 from storage.pool import Pool
+from storage.runs import Recipe, Runs
 from tests.feedback.conftest import Answers, outbox, rows
 from tests.storage.conftest import Puts, Team
 
@@ -86,6 +87,12 @@ async def test_a_forgotten_person_leaves_only_questions_in_channels_without_a_na
     )
     await feedback.compare(comparison_id=comparison, audience=team.general, winner="tie")
     await deliver(pool)
+    await Runs(pool).queue(
+        Recipe(kind="train", parameters={}),
+        workspace_id=team.general.workspace_id,
+        by=ada,
+        place={"channel": "C1", "member": "U-ADA"},
+    )
 
     forgotten = await forget(pool, ada, files_dir=files_dir)
 
@@ -96,6 +103,7 @@ async def test_a_forgotten_person_leaves_only_questions_in_channels_without_a_na
     assert await rows(pool, "SELECT member_id FROM votes") == [(team.bob.member_id,)]
     for table in ("corrections", "comparison_votes"):
         assert await rows(pool, f"SELECT 1 FROM {table}") == []
+    assert await rows(pool, "SELECT member_id, place FROM runs") == [(None, {"channel": "C1"})]
     assert await rows(pool, "SELECT id FROM members") == [(team.bob.member_id,)]
     assert [document.id for document in await documents.list(audience=team.general)] == [shared.id]
     assert [path.name for path in files_dir.iterdir()] == [f"{shared.id}.1"]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.slack_bot.lanes import PACE_S, Lane, Priority
+from bots.slack_bot.lanes import PACE_S, PREVIEW_SHARE, Lane, Priority
 from bots.slack_bot.web_api import RateLimited, SlackAway, SlackCalls, SlackRefused
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel
@@ -89,6 +89,29 @@ async def test_the_previews_of_a_channel_keep_its_rate_and_a_final_text_does_not
     async with asyncio.timeout(5):
         await calls.update_message(channel=team.id, ts=ts, text="b", priority=Priority.FINAL)
     assert team.messages[ts].versions == ["…", "b"]
+
+
+async def test_previews_leave_a_share_of_the_methods_tier_to_answers(
+    slack: SlackServer, calls: SlackCalls
+) -> None:
+    rooms = [slack.add_channel(f"room-{n}", slack.add_person("Ana")) for n in range(3)]
+    posted = [await calls.post_message(channel=room.id, text="…") for room in rooms]
+
+    async def update(number: int, priority: Priority) -> None:
+        room = number % 3
+        await calls.update_message(
+            channel=rooms[room].id, ts=posted[room], text=str(number), priority=priority
+        )
+
+    with pytest.raises(RateLimited) as refused:
+        for number in range(50):
+            await update(number, Priority.PREVIEW)
+    previews = len(slack.calls_of("chat.update"))
+    assert 10 < previews < 30
+    assert 0 < refused.value.after_s <= 60 / 50 / PREVIEW_SHARE
+    for number in range(20):
+        await update(number, Priority.FINAL)
+    assert len(slack.calls_of("chat.update")) == previews + 20
 
 
 async def test_other_channels_do_not_wait(
