@@ -1,6 +1,6 @@
 """What people are told: the fixed sentences of a turn, every error as a sentence with a remedy."""
 
-from bots.errors import Reply, TurnFailed
+from bots.errors import BotsError, Reply, TurnFailed
 from bots.messages import Citation
 from engine.errors import (
     DeadlineExceeded,
@@ -15,6 +15,7 @@ from storage.errors import (
     DocumentNotFound,
     DocumentRejected,
     MessageNotFound,
+    NotFound,
     StorageUnavailable,
 )
 
@@ -37,6 +38,7 @@ BROKEN = Reply(
     "runs Parley, and ask again later.",
     retryable=True,
 )
+NOT_HERE = "This button belongs to another conversation, or what it was for has been deleted."
 EMPTY_QUESTION = "Ask me something in words, and I look it up in the documents."
 
 BUSY = Reply(
@@ -102,6 +104,21 @@ def reply_to(error: BaseException) -> Reply:
         "Something went wrong on our side; it was logged. Please try again, and tell whoever runs "
         "Parley if it happens twice."
     )
+
+
+def sentence_for(error: BaseException, *, clicked: bool = False) -> str:
+    """What to tell somebody whose command or click ended in `error`; plain, never its internals.
+
+    Args:
+        clicked: whether the ids that were used came from a button, which may be old or forged.
+    """
+    if clicked and isinstance(error, NotFound | ValueError):
+        return NOT_HERE
+    if isinstance(error, BotsError) and not isinstance(error, TurnFailed):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "That took too long and may not have been done; please try again in a minute."
+    return reply_to(error).text
 
 
 def delayed(error: BaseException) -> Reply:

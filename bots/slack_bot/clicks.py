@@ -20,16 +20,17 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
-from bots.administration import AdministrationError
 from bots.channel_settings import load
+from bots.errors import BotsError
+from bots.gate import outsiders
 from bots.slack_bot import commands
 from bots.slack_bot.blocks import Block
 from bots.slack_bot.context import SlackContext
-from bots.slack_bot.gate import OUTSIDERS
 from bots.slack_bot.identity import audience_for, audience_of
 from bots.slack_bot.modals import Origin, notice_view
+from bots.slack_bot.mrkdwn import MRKDWN
 from bots.slack_bot.web_api import SlackRefused
-from storage.errors import DiskFull, NotFound, StorageError, StorageUnavailable
+from storage.errors import DiskFull, StorageError, StorageUnavailable
 from storage.identity import Audience
 
 logger = logging.getLogger(__name__)
@@ -40,11 +41,12 @@ WORK_S = 30.0
 """Of one click, calls to Slack included."""
 REMOVE_S = 5.0
 
-NOT_HERE = "This button belongs to another conversation, or what it was for has been deleted."
 
-
-class Outsider(Exception):
+class Outsider(BotsError):
     """Somebody of another company clicked where they may not."""
+
+    def __init__(self) -> None:
+        super().__init__(outsiders(MRKDWN))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,18 +193,13 @@ async def refuse_submission(ack: AsyncAck, error: Exception, *, block_id: str) -
         "a modal was refused: %s", type(error).__name__, extra={"action": "modal_refused"}
     )
     if isinstance(error, StorageUnavailable | DiskFull | TimeoutError):
-        await ack(response_action="errors", errors={block_id: sentence_for(error)})
+        await ack(
+            response_action="errors", errors={block_id: commands.sentence_for(error, clicked=True)}
+        )
     else:
-        await ack(response_action="update", view=notice_view(sentence_for(error)))
-
-
-def sentence_for(error: BaseException) -> str:
-    """What to tell somebody whose click ended in `error`; never its internals."""
-    if isinstance(error, Outsider):
-        return OUTSIDERS
-    if isinstance(error, NotFound | ValueError):
-        return NOT_HERE
-    return commands.sentence_for(error)
+        await ack(
+            response_action="update", view=notice_view(commands.sentence_for(error, clicked=True))
+        )
 
 
 async def _tell_failure(
@@ -210,12 +207,7 @@ async def _tell_failure(
 ) -> None:
     expected = isinstance(
         error,
-        AdministrationError
-        | Outsider
-        | SlackClientError
-        | StorageError
-        | TimeoutError
-        | ValueError,
+        BotsError | SlackClientError | StorageError | TimeoutError | ValueError,
     )
     logger.log(
         logging.WARNING if expected else logging.ERROR,
@@ -225,7 +217,7 @@ async def _tell_failure(
         extra={"action": "click_failed"},
     )
     with contextlib.suppress(KeyError, SlackClientError, TimeoutError, aiohttp.ClientError):
-        await _tell_clicker(context, client, body, sentence_for(error))
+        await _tell_clicker(context, client, body, commands.sentence_for(error, clicked=True))
 
 
 async def _tell_clicker(

@@ -156,15 +156,11 @@ async def _tell(command: Command, text: str) -> None:
         logger.warning("a reply was lost: %s", type(error).__name__, extra={"action": "reply_lost"})
 
 
-def sentence_for(error: BaseException) -> str:
-    """What to tell somebody whose command ended in `error`; never its internals."""
-    if isinstance(error, AdministrationError):
-        return escape(str(error))
-    if isinstance(error, TimeoutError):
-        return "That took too long and may not have been done; please try again in a minute."
+def sentence_for(error: BaseException, *, clicked: bool = False) -> str:
+    """What to tell somebody whose command or click ended in `error`, as `bots.replies` says it."""
     if isinstance(error, SlackClientError):
         return "Slack did not let me do that here. Am I in this channel?"
-    return escape(replies.reply_to(error).text)
+    return escape(replies.sentence_for(error, clicked=clicked))
 
 
 # -- Questions ------------------------------------------------------------------------------------

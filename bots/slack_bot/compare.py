@@ -7,7 +7,8 @@ from bots.slack_bot.clicks import Click, Work, on_click
 from bots.slack_bot.commands import Command, ask_by_command
 from bots.slack_bot.context import SlackContext
 from bots.slack_bot.mrkdwn import MRKDWN
-from bots.wording import CHOICES, revealed
+from bots.voting import choose
+from bots.wording import CHOICES
 from feedback import ComparisonId, Winner
 
 USAGE = "Ask like this: `/parley compare How many days of leave do we have?`"
@@ -30,12 +31,14 @@ async def ask_to_compare(command: Command) -> None:
 
 def _vote_for(winner: Winner) -> Work:
     async def vote(click: Click) -> None:
-        outcome = await click.context.feedback.compare(
-            comparison_id=ComparisonId(click.id()), audience=click.audience, winner=winner
+        said = await choose(
+            click.context.workplace.feedback,
+            ComparisonId(click.id()),
+            audience=click.audience,
+            winner=winner,
+            dialect=MRKDWN,
         )
         await click.done()
-        await click.tell(
-            revealed(winner, models=outcome.models, changed=outcome.changed, dialect=MRKDWN)
-        )
+        await click.tell(said)
 
     return vote

@@ -15,7 +15,8 @@ from typing import Any
 from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_bolt.context.respond.async_respond import AsyncRespond
 
-from bots.slack_bot.clicks import ACK_S, origin_of, sentence_for
+from bots.slack_bot.clicks import ACK_S, origin_of
+from bots.slack_bot.commands import sentence_for
 from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.downloads import SlackFile
 from bots.slack_bot.gate import Asker
@@ -47,7 +48,7 @@ def register(app: AsyncApp, context: SlackContext) -> None:
             logger.warning(
                 "a shortcut failed: %s", type(error).__name__, extra={"action": "shortcut_failed"}
             )
-            said = sentence_for(error)
+            said = sentence_for(error, clicked=True)
         await ack()
         await respond(text=said, response_type="ephemeral", replace_original=False)
 

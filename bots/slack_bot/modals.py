@@ -9,12 +9,22 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import ValidationError
 
-from bots.channel_settings import ChannelSettings
+from bots.channel_settings import CONSENT_CHOICES, ChannelSettings, consent_choice
 from bots.slack_bot.blocks import Block, section
+from bots.voting import (
+    BETTER_HINT,
+    BETTER_LABEL,
+    BETTER_NOTE,
+    COMMENT_HINT,
+    COMMENT_LABEL,
+    CRITICISM_TITLE,
+    REASONS_LABEL,
+    Criticism,
+)
 from feedback import REASONS
 
 REASONS_MODAL = "parley_reasons"
@@ -74,39 +84,30 @@ class Origin:
 # -- Reasons --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Criticism:
-    """What somebody submitted about an answer; empty where they left it so."""
-
-    reasons: tuple[str, ...]
-    comment: str | None
-    better: str | None
-
-
 def reasons_view(origin: Origin) -> View:
     """The modal behind a down-vote."""
     return {
         "type": "modal",
         "callback_id": REASONS_MODAL,
         "private_metadata": origin.dump(),
-        "title": _plain("What was wrong?"),
+        "title": _plain(CRITICISM_TITLE),
         "submit": _plain("Send"),
         "close": _plain("Skip"),
         "blocks": [
             _input(
                 "reasons",
-                "Reasons",
+                REASONS_LABEL,
                 {
                     "type": "checkboxes",
                     "options": [_option(reason.capitalize(), reason) for reason in REASONS],
                 },
             ),
-            _input("comment", "In your words", _text_input("What is wrong or missing")),
+            _input("comment", COMMENT_LABEL, _text_input(COMMENT_HINT)),
             _input(
                 "better",
-                "Write the better answer",
-                _text_input("What a good answer would have said"),
-                hint="It teaches the model only if you and this workspace have consented.",
+                BETTER_LABEL,
+                _text_input(BETTER_HINT),
+                hint=BETTER_NOTE,
             ),
         ],
     }
@@ -129,9 +130,13 @@ _SWITCHES = {
     "follow_ups": "Follow-ups in its threads need no new mention",
     "answer_bots": "Answer other bots too",
     "ephemeral": "Answer only to the asker, who may share it",
-    "consent_to_train": "Votes and corrections here may train models (each person decides too)",
 }
 _WHEN = {"mention": "When it is mentioned", "always": "Every question"}
+_CONSENT: Final = {
+    "workspace": "As the workspace decides",
+    "yes": "Yes, of people who agree too",
+    "no": "No",
+}
 _WHO = {"members": "Members of this workspace", "everyone": "Guests and other companies too"}
 
 
@@ -158,6 +163,12 @@ def settings_view(origin: Origin, settings: ChannelSettings, models: Sequence[st
             _input("switches", "Behaviour", _checked("checkboxes", switches, on)),
             _input("answer_when", "When to answer", _radio(_WHEN, settings.answer_when), need=True),
             _input("who", "Who may ask", _radio(_WHO, settings.who), need=True),
+            _input(
+                "consent_to_train",
+                "Votes and corrections here may train models",
+                _radio(_CONSENT, consent_choice(settings.consent_to_train)),
+                need=True,
+            ),
             _input("humans", "People to ask for help", _people_select(people)),
             _input(
                 "groups",
@@ -200,6 +211,9 @@ def read_settings(view: Mapping[str, Any]) -> ChannelSettings:
     try:
         return ChannelSettings(
             **{name: name in on for name in _SWITCHES},
+            consent_to_train=CONSENT_CHOICES[
+                _state(view, "consent_to_train")["selected_option"]["value"]
+            ],
             answer_when=_state(view, "answer_when")["selected_option"]["value"],
             who=_state(view, "who")["selected_option"]["value"],
             humans=(*(_state(view, "humans").get("selected_users") or ()), *groups),

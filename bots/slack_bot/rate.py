@@ -1,9 +1,4 @@
-"""Votes under answers: stored before the ack, confirmed to the voter, explained in a modal.
-
-Slack's feedback buttons fire on every click and cannot be released: a second click the other way
-changes the vote, a second click the same way changes nothing, and the confirmation that only the
-voter sees has a button that withdraws it.
-"""
+"""Votes under answers in Slack: stored before the ack, confirmed, explained in a modal."""
 
 import asyncio
 import logging
@@ -28,13 +23,13 @@ from bots.slack_bot.clicks import (
 from bots.slack_bot.context import SlackContext
 from bots.slack_bot.modals import (
     REASONS_MODAL,
-    Criticism,
     Origin,
     read_criticism,
     reasons_view,
 )
+from bots.voting import EXPLAIN, WITHDRAW, criticise, vote, withdraw
 from storage.errors import StorageError
-from storage.identity import AnswerId, Audience
+from storage.identity import AnswerId
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +37,6 @@ EXPLAIN_ACTION = "parley_explain"
 WITHDRAW_ACTION = "parley_withdraw"
 
 _VALUES: Final[Mapping[str, Literal[-1, 1]]] = {"up": 1, "down": -1}
-_THUMBS = {1: ":+1:", -1: ":-1:"}
-_OUTCOMES = {
-    "recorded": "Your vote {thumb} is recorded. Thank you!",
-    "changed": "Your vote is changed to {thumb}.",
-    "unchanged": "Your vote was and stays {thumb}.",
-    "withdrawn": "Your vote is withdrawn.",
-}
 
 
 def register(app: AsyncApp, context: SlackContext) -> None:
@@ -69,25 +57,23 @@ async def _vote(click: Click) -> None:
     value, answer_id = _VALUES.get(thumb), AnswerId(UUID(text))
     if value is None:
         raise ValueError("a vote is up or down")
-    outcome = await click.context.feedback.vote(
-        answer_id=answer_id, audience=click.audience, value=value
+    voted = await vote(
+        click.context.workplace.feedback, answer_id, audience=click.audience, value=value
     )
     await click.done()
-    said = _OUTCOMES[outcome].format(thumb=_THUMBS[value])
-    confirmed = click.tell(said, _confirmation(said, answer_id, down=value < 0))
-    if value < 0 and outcome != "unchanged":
+    confirmed = click.tell(voted.text, _confirmation(voted.text, answer_id, down=value < 0))
+    if value < 0 and voted.new:
         await asyncio.gather(_open_reasons(click, answer_id), confirmed)
     else:
         await confirmed
 
 
 async def _withdraw(click: Click) -> None:
-    outcome = await click.context.feedback.vote(
-        answer_id=AnswerId(click.id()), audience=click.audience, value=None
+    said = await withdraw(
+        click.context.workplace.feedback, AnswerId(click.id()), audience=click.audience
     )
     await click.done()
-    text = _OUTCOMES["withdrawn"] if outcome == "withdrawn" else "You have no vote on this answer."
-    await click.tell(text)
+    await click.tell(said)
 
 
 async def _explain(click: Click) -> None:
@@ -124,37 +110,22 @@ async def _submitted(
             origin = Origin.load(view.get("private_metadata", ""))
             audience = await audience_of_submission(context, origin, body)
             criticism = read_criticism(view)
-            await _store(context, AnswerId(UUID(origin.answer_id)), audience, criticism)
+            said = await criticise(
+                context.workplace.feedback,
+                AnswerId(UUID(origin.answer_id)),
+                audience=audience,
+                criticism=criticism,
+            )
     except (ValueError, StorageError, TimeoutError) as error:
         await refuse_submission(ack, error, block_id="better")
         return
     await ack()
-    said = "Thank you: what you wrote is kept with the answer."
-    if criticism == Criticism(reasons=(), comment=None, better=None):
-        said = "Nothing was added; your vote stays."
     await tell(context, client, origin, said)
 
 
-async def _store(
-    context: SlackContext, answer_id: AnswerId, audience: Audience, criticism: Criticism
-) -> None:
-    if criticism.reasons or criticism.comment:
-        await context.feedback.vote(
-            answer_id=answer_id,
-            audience=audience,
-            value=-1,
-            reasons=criticism.reasons,
-            comment=criticism.comment,
-        )
-    if criticism.better:
-        await context.feedback.correct(
-            answer_id=answer_id, audience=audience, text=criticism.better
-        )
-
-
 def _confirmation(said: str, answer_id: AnswerId, *, down: bool) -> list[Block]:
-    buttons = [button("Withdraw", WITHDRAW_ACTION, str(answer_id))]
+    buttons = [button(WITHDRAW, WITHDRAW_ACTION, str(answer_id))]
     if down:
-        explain = button("Say why or write the better answer", EXPLAIN_ACTION, str(answer_id))
+        explain = button(EXPLAIN, EXPLAIN_ACTION, str(answer_id))
         buttons.insert(0, explain)
     return [section(said), {"type": "actions", "elements": buttons}]

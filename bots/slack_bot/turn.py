@@ -13,10 +13,11 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.channel_settings import load
+from bots.gate import Refusal
 from bots.listening import title_of
 from bots.slack_bot.commands import respond
 from bots.slack_bot.context import SURFACE, SlackContext
-from bots.slack_bot.gate import Asker, Refusal, admitted
+from bots.slack_bot.gate import Asker, admitted
 from bots.slack_bot.oauth import NotInstalled
 from bots.slack_bot.said import plain_text
 from bots.slack_bot.web_api import SlackCalls

@@ -4,7 +4,8 @@ import pytest
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.channel_settings import ChannelSettings
-from bots.slack_bot.gate import OFF, OUTSIDERS, UNKNOWN, Asker, Refusal, admitted
+from bots.gate import Refusal
+from bots.slack_bot.gate import OFF, OUTSIDERS, UNKNOWN, Asker, admitted
 from bots.slack_bot.people import People
 from bots.slack_bot.web_api import SlackCalls
 from storage.jobs import RetryLater
