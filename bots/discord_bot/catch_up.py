@@ -53,7 +53,12 @@ class CatchUp:
             StorageUnavailable: the database does not say.
         """
         note = await self._context.workplace.installations.find(SURFACE, _NOTE)
-        self._since = int(note["message"]) if note is not None else None
+        if note is None:  # the very first start: whatever is said from now on is ours to answer
+            note = {"message": str(time_snowflake(datetime.now(UTC)))}
+            await self._context.workplace.installations.save(
+                SURFACE, _NOTE, note, workspace=DIRECT
+            )
+        self._since = int(note["message"])
 
     async def note_for_ever(self) -> None:
         """Note again and again how far the app has come, as long as it is connected."""

@@ -55,8 +55,9 @@ class Voice:
             response = self._interaction.response
             if not response.is_done():
                 click = self._interaction.type is discord.InteractionType.component
-                self._thinking = not click
-                await _acked(response.defer(ephemeral=True, thinking=not click))
+                acked = await _acked(response.defer(ephemeral=True, thinking=not click))
+                # where another process was first, "thinking…" is not ours to take away
+                self._thinking = acked and not click
 
     async def hand_over(self, *, private: bool) -> None:
         """Acknowledge for a turn; see `Use.hand_over`."""

@@ -49,6 +49,7 @@ class Intent(IntFlag):
 
 NO_INTENT = Intent(0)
 PRIVILEGED = Intent.GUILD_MEMBERS | Intent.GUILD_PRESENCES | Intent.MESSAGE_CONTENT
+_REPEATED = ("MESSAGE_CREATE", "MESSAGE_UPDATE", "INTERACTION_CREATE")
 Payload = Callable[[Intent], Json | None]
 """Makes the payload for a session with these intents; None = the session does not get it."""
 
@@ -91,6 +92,7 @@ class Connection:
         self.session: Session | None = None
         self.heartbeats: list[float] = []
         self.closed = asyncio.Event()
+        self._said: int | None = None
         self._socket = socket
         self._frames: asyncio.Queue[Json] = asyncio.Queue()
 
@@ -129,6 +131,7 @@ class Connection:
 
     async def close(self, code: int = 4000) -> None:
         """Close the socket with a code."""
+        self._said = code
         with contextlib.suppress(ConnectionError):
             await self._socket.close(code=code)
 
@@ -142,8 +145,8 @@ class Connection:
 
     @property
     def close_code(self) -> int | None:
-        """With which code it was closed."""
-        return self._socket.close_code
+        """With which code it was closed, by whoever closed it first."""
+        return self._said if self._said is not None else self._socket.close_code
 
 
 class Gateway:
@@ -153,7 +156,8 @@ class Gateway:
         heartbeat_interval_s: Said in HELLO; Discord's is about 41 s.
         refuse: Refuse this many of the next sockets with HTTP 503.
         refuse_resume: Answer this many of the next RESUMEs with op 9.
-        replay_seen: A RESUME also replays this many of the last events that the client has seen.
+        replay_seen: A RESUME also replays this many of the last messages and interactions that
+            the client has seen.
         connections: Open sockets, oldest first.
         opened: How many sockets there have been.
         identified: How many IDENTIFYs were accepted.
@@ -248,7 +252,9 @@ class Gateway:
             return
         if session.connection is not None:
             await session.connection.close(4000)
-        for frame in session.events[max(0, data["seq"] - self.replay_seen) :]:
+        told = [f for f in session.events[: data["seq"]] if f["t"] in _REPEATED]
+        repeated = told[-self.replay_seen :] if self.replay_seen else []
+        for frame in (*repeated, *session.events[data["seq"] :]):
             connection.send(frame)
         session.connection, connection.session = connection, session
         self.resumed += 1

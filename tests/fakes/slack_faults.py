@@ -24,7 +24,7 @@ class Fault(Mishap):
     channel: str | None = None
     token: str | None = None
     error: str | None = None
-    retry_after_s: int | None = None
+    retry_after_s: float | None = None
 
     def matches(self, call: Call) -> bool:
         """Whether the call meets it."""
