@@ -20,8 +20,9 @@ _LINK = re.compile(
     r"!?\[(?P<label>[^\[\]]*)\]\(\s*<?(?P<target>[^()\s>]*(?:\([^()\s]*\)[^()\s>]*)*)>?[^)]*\)"
 )
 _ADDRESS = re.compile(
-    r"(?:[a-z][a-z0-9+.-]*:(?://)?|//|www\.)(?<=[:/.])[^\s<>\"'`]*[./][^\s<>\"'`]*"
-    r"|[\w-]+(?:\.[\w-]+)+/[^\s<>\"'`]+",
+    # All lengths are limited: else a long word costs the square of its length.
+    r"(?:[a-z][a-z0-9+.-]{0,30}:(?://)?|//|www\.)(?<=[:/.])[^\s<>\"'`./]*[./][^\s<>\"'`]*"
+    r"|[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}/[^\s<>\"'`]+",
     re.IGNORECASE,
 )
 _TAG = re.compile(r"<(?=[/!?]?[^\W\d_])")

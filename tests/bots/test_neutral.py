@@ -1,5 +1,7 @@
 """Model output: no address that no document holds, no picture, no tag, nothing hidden."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +37,12 @@ ALLOWED = "The manual is at https://docs.example.org/manual and nowhere else."
 )
 def test_output_is_defanged(text: str, shown: str) -> None:
     assert neutral(text, allowed=ALLOWED) == shown
+
+
+def test_a_long_word_costs_no_more_than_its_length() -> None:
+    begun = time.process_time()
+    assert neutral("a" * 20_000, allowed="") == "a" * 20_000
+    assert time.process_time() - begun < 5  # 27 s at the square of it
 
 
 FRAGMENTS = st.lists(

@@ -29,6 +29,14 @@ async def slack() -> AsyncIterator[SlackServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of the app in the test's process are short; a process of its own makes real ones."""
+    monkeypatch.setattr("bots.slack_bot.web_api.AWAY_PAUSES_S", (0.01, 0.02, 0.04))
+    monkeypatch.setattr("bots.slack_bot.board.AWAY_PAUSE_S", 0.01)
+    monkeypatch.setattr("bots.slack_bot.lanes.PACE_S", 0.1)
+
+
 # ---------------------------------------------------------------- the app
 
 

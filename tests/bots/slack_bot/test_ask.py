@@ -209,10 +209,11 @@ async def test_edits_arrivals_and_own_words_are_no_questions(
 
 
 async def test_an_event_that_cannot_be_stored_at_slacks_last_attempt_is_answered_plainly(
-    slack: SlackServer, ana: Person, team: Channel, pool: Pool
+    slack: SlackServer, ana: Person, team: Channel, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody would deliver it again, so silence would last."""
-    slack.sockets.ack_within_s = 1.0
+    monkeypatch.setattr("bots.slack_bot.ask.BEFORE_ACK_S", 0.5)
+    slack.sockets.ack_within_s = 0.3
     slack.sockets.retry_after_s = (0.0, 0.0, 0.0)
     async with pool.connection() as connection:
         await connection.execute("LOCK TABLE workspaces, members IN ACCESS EXCLUSIVE MODE")

@@ -123,7 +123,7 @@ def test_the_name_of_a_document_pings_nobody_and_leads_nowhere() -> None:
 
 
 def test_many_sources_stay_within_the_blocks_of_a_message() -> None:
-    answer = an_answer("Yes.", *(cited(n, document="d" * 500) for n in range(1, 400)))
+    answer = an_answer("Yes.", *(cited(n, document="d" * 500) for n in range(1, 150)))
     [post] = answer_posts(answer, links={}, reach=Reach.CHANNEL)
     assert_postable(post)
 

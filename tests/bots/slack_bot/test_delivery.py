@@ -250,14 +250,14 @@ async def test_an_answer_whose_blocks_are_refused_is_plain_text(team: SlackTalk,
     assert fault[0].met == 1
 
 
-@pytest.mark.parametrize("refusal", [{"status": 429, "retry_after_s": 1}, {"error": "ratelimited"}])
+@pytest.mark.parametrize("refusal", [{"status": 429}, {"error": "ratelimited"}])
 async def test_an_answer_waits_until_slack_takes_it(
     team: SlackTalk, refusal: dict[str, Any]
 ) -> None:
     await team.deliver(
         team.searching,
         team.shows("Searching"),
-        lambda: team.slack.fail("chat.update", times=2, **refusal),
+        lambda: team.slack.fail("chat.update", times=2, retry_after_s=0.2, **refusal),
         TextDelta(text="Twenty "),
         await team.answered("Twenty-five days."),
     )
