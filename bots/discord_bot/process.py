@@ -1,7 +1,6 @@
 """The Discord process: checks its token, opens everything, answers until SIGTERM or SIGINT."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from bots.discord_bot.catch_up import CatchUp
 from bots.discord_bot.client import Commands, build_client, build_commands
 from bots.discord_bot.context import SURFACE, DiscordContext
 from bots.discord_bot.delivery import discord_delivery
+from bots.discord_bot.fetching import serve_files
 from bots.discord_bot.gateway import LOGIN_REFUSED, stay_connected
 from bots.discord_bot.intake import Intake
 from bots.discord_bot.redaction import TOKENS
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 START_ATTEMPTS = 4
 START_PAUSE_S = 1.0
 """Before the second attempt to reach Discord; it doubles."""
+LOGIN_S = 15.0
+"""Of one attempt."""
 CLOSE_S = 5.0
 STOP_AGAIN_S = 4.0
 """Longer than a worker needs for a clean stop."""
@@ -93,16 +95,18 @@ async def logged_in(settings: DiscordSettings) -> AsyncIterator[discord.Client]:
         try:
             yield client
         finally:
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(CLOSE_S):
                     await client.close()
+            except TimeoutError:  # the gateway does not say goodbye
+                await client.http.close()
 
 
 async def _log_in(client: discord.Client, token: str, settings: DiscordSettings) -> None:
     pause_s, trouble = START_PAUSE_S, ""
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            async with asyncio.timeout(settings.request_timeout_s):
+            async with asyncio.timeout(LOGIN_S):
                 await client.login(token)
             return
         except discord.LoginFailure:
@@ -163,6 +167,7 @@ async def _serve(context: DiscordContext, tree: Commands) -> None:
     work: list[Coroutine[Any, Any, None]] = [
         stay_connected(context.client, settings),
         context.turns.run(prepared(context, discord_delivery(context).deliver)),
+        serve_files(context),
         catch_up.note_for_ever(),
         purge_for_ever(context.workplace, platform=SURFACE, grace_days=settings.removal_grace_days),
         _warn_of_commands(context, tree),
