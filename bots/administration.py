@@ -13,7 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bots.channel_settings import ChannelSettings, load, save
+from bots.channel_settings import (
+    ChannelSettings,
+    WorkspaceSettings,
+    load,
+    load_workspace,
+    save,
+    save_workspace,
+)
 from bots.errors import BotsError
 from engine.client import EngineClient, ModelInfo
 from engine.errors import EngineError, ModelNotFound
@@ -137,6 +144,8 @@ class Administration:
             if name not in known:
                 raise ModelNotFound(name, known=known)
         settings = await load(self.places, channel)
+        if name is None:
+            name = (await load_workspace(self.places, actor.audience.workspace_id)).model
         await self.save_settings(actor, settings.model_copy(update={"model": name}))
 
     async def settings(self, actor: Actor) -> ChannelSettings:
@@ -156,6 +165,25 @@ class Administration:
             NotAdministrator, NoChannel: not this actor, not here.
         """
         await save(self.places, self._channel(actor), settings, by=actor.member_id)
+
+    async def workspace_settings(self, actor: Actor) -> WorkspaceSettings:
+        """The workspace's settings.
+
+        Raises:
+            NotAdministrator: the actor is none.
+        """
+        await self._note(actor, "settings_read")
+        return await load_workspace(self.places, actor.audience.workspace_id)
+
+    async def save_workspace_settings(self, actor: Actor, settings: WorkspaceSettings) -> None:
+        """Replace the workspace's settings; storage notes it in the audit.
+
+        Raises:
+            NotAdministrator: the actor is none.
+        """
+        self._require(actor)
+        workspace = actor.audience.workspace_id
+        await save_workspace(self.places, workspace, settings, by=actor.member_id)
 
     async def queue(self, actor: Actor, recipe: Recipe, *, place: Mapping[str, str]) -> RunId:
         """Queue a run, which waits until a training worker takes it; storage notes it in the audit.
@@ -197,16 +225,23 @@ class Administration:
             runs=await self.runs.list(actor.audience.workspace_id, limit=RUNS_SHOWN),
         )
 
-    async def forget(self, audience: Audience) -> Forgotten:
+    async def forget(self, audience: Audience, *, also: Sequence[MemberId] = ()) -> Forgotten:
         """Delete what is stored of the acting person, who alone may ask for it; for good.
+
+        Args:
+            also: the same person in further workspaces.
 
         Raises:
             ValueError: the audience names nobody.
-            StorageUnavailable: nothing was deleted; safe to retry.
+            StorageUnavailable: not everything was deleted; safe to retry.
         """
         if audience.member_id is None:
             raise ValueError("only a person can be forgotten")
-        return await forget(self.pool, audience.member_id, files_dir=self.files_dir)
+        forgotten = await forget(self.pool, audience.member_id, files_dir=self.files_dir)
+        for member_id in also:
+            if member_id != audience.member_id:
+                forgotten += await forget(self.pool, member_id, files_dir=self.files_dir)
+        return forgotten
 
     def _require(self, actor: Actor) -> None:
         if not actor.administers:

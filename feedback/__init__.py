@@ -19,6 +19,5 @@ from feedback.rankings import Ranked as Ranked
 from storage.ratings import ComparisonId as ComparisonId
 from storage.ratings import ComparisonOutcome as ComparisonOutcome
 from storage.ratings import MyVote as MyVote
-from storage.ratings import Standing as Standing
 from storage.ratings import VoteOutcome as VoteOutcome
 from storage.ratings import Winner as Winner

@@ -14,7 +14,6 @@ from storage.ratings import (
     ComparisonOutcome,
     MyVote,
     Ratings,
-    Standing,
     VoteOutcome,
     Winner,
 )
@@ -158,10 +157,6 @@ class Feedback:
         return await self._ratings.mine(
             workspace_id=audience.workspace_id, member_id=_voter(audience), limit=limit
         )
-
-    async def leaderboard(self, *, workspace_id: WorkspaceId) -> list[Standing]:
-        """How the models fared in the workspace's comparisons, the most successful first."""
-        return await self._ratings.leaderboard(workspace_id=workspace_id)
 
     async def ranking(
         self, *, workspace_id: WorkspaceId, channel_id: ChannelId | None = None

@@ -185,6 +185,19 @@ class Identities:
             workspace_id=workspace_id, channel_id=channel_id, member_id=member_id, also=further
         )
 
+    async def everywhere(self, platform: str, member: str) -> list[MemberId]:
+        """A person in every workspace of a platform, by the platform's id of them.
+
+        Raises:
+            StorageUnavailable: safe to retry.
+        """
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT id FROM members WHERE pseudonym = ANY(%s) ORDER BY id",
+                [self._keys.pseudonyms(platform, member)],
+            )
+            return [MemberId(row[0]) for row in await found.fetchall()]
+
     async def _member(
         self,
         connection: Connection,

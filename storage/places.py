@@ -16,6 +16,14 @@ from storage.outbox import mark_rated
 from storage.pool import Pool
 from storage.ratings import CONSENT_SETTING, withdraw_consent
 
+_UNCONSENTED: LiteralString = """
+(t.scope_id = %s OR t.workspace_id = %s) AND NOT coalesce(
+    (SELECT (c.settings->>'consent_to_train')::boolean FROM channels c WHERE c.id = t.scope_id),
+    (SELECT (w.settings->>'consent_to_train')::boolean FROM workspaces w
+     WHERE w.id = t.workspace_id), false)
+"""
+"""Threads of a channel or workspace where, by the settings as they are now, nothing may train."""
+
 
 class Places:
     """The store of settings. What they mean is decided and checked above storage.
@@ -26,13 +34,22 @@ class Places:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def channel_settings(self, channel_id: ChannelId) -> dict[str, Any]:
-        """A channel's settings; empty where none were saved.
+    async def settings_around(self, channel_id: ChannelId) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings of a channel's workspace, and the channel's own; empty if none were saved.
 
         Raises:
             PlaceNotFound: no such channel.
         """
-        return await self._settings("channels", channel_id)
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT w.settings, c.settings FROM channels c"
+                " JOIN workspaces w ON w.id = c.workspace_id WHERE c.id = %s",
+                [channel_id],
+            )
+            row = await found.fetchone()
+        if row is None:
+            raise PlaceNotFound(channel_id)
+        return row[0], row[1]
 
     async def save_channel_settings(
         self, channel_id: ChannelId, settings: Mapping[str, Any], *, by: MemberId
@@ -50,7 +67,15 @@ class Places:
         Raises:
             PlaceNotFound: no such workspace.
         """
-        return await self._settings("workspaces", workspace_id)
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT settings FROM workspaces WHERE id = %s", [workspace_id]
+            )
+            row = await found.fetchone()
+        if row is None:
+            raise PlaceNotFound(workspace_id)
+        settings: dict[str, Any] = row[0]
+        return settings
 
     async def save_workspace_settings(
         self, workspace_id: WorkspaceId, settings: Mapping[str, Any], *, by: MemberId
@@ -144,19 +169,6 @@ class Places:
                     details={},
                 )
 
-    async def _settings(
-        self, table: Literal["channels", "workspaces"], id_: UUID
-    ) -> dict[str, Any]:
-        async with self._pool.connection() as connection:
-            found = await connection.execute(
-                SQL("SELECT settings FROM {} WHERE id = %s").format(Identifier(table)), [id_]
-            )
-            row = await found.fetchone()
-        if row is None:
-            raise PlaceNotFound(id_)
-        settings: dict[str, Any] = row[0]
-        return settings
-
     async def _save(
         self,
         table: Literal["channels", "workspaces"],
@@ -180,8 +192,8 @@ class Places:
                 SQL("UPDATE {} SET settings = %s WHERE id = %s").format(Identifier(table)),
                 [Jsonb(dict(settings)), id_],
             )
-            if before.get(CONSENT_SETTING) and not settings.get(CONSENT_SETTING):
-                await withdraw_consent(connection, "t.scope_id = %s", [id_])
+            if before.get(CONSENT_SETTING) != settings.get(CONSENT_SETTING):
+                await withdraw_consent(connection, _UNCONSENTED, [id_, id_])
             await add_entry(
                 connection,
                 workspace_id=WorkspaceId(workspace_id),

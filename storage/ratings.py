@@ -56,20 +56,6 @@ class MyVote:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """How a model fared against others: judgements that it won, lost and tied, of all `votes`.
-
-    "Both bad" is a vote and nothing else.
-    """
-
-    model: str
-    wins: int
-    losses: int
-    ties: int
-    votes: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Battle:
     """One person's judgement of two answers by different models.
 
@@ -280,13 +266,6 @@ class Ratings:
             )
             return await cursor.fetchall()
 
-    async def leaderboard(self, *, workspace_id: WorkspaceId) -> list[Standing]:
-        """How the models fared in comparisons of different ones, the most successful first."""
-        async with self._pool.connection() as connection:
-            cursor = connection.cursor(row_factory=class_row(Standing))
-            await cursor.execute(_LEADERBOARD, [workspace_id])
-            return await cursor.fetchall()
-
     async def battles(
         self, *, workspace_id: WorkspaceId, channel_id: ChannelId | None = None
     ) -> list[Battle]:
@@ -314,28 +293,6 @@ class Ratings:
                 {"workspace": workspace_id, "channel": channel_id},
             )
             return await cursor.fetchall()
-
-
-_LEADERBOARD = """
-WITH judged AS (
-    SELECT l.model AS left_model, r.model AS right_model, v.winner
-    FROM comparison_votes v
-    JOIN comparisons c ON c.id = v.comparison_id
-    JOIN answers l ON l.id = c.left_answer
-    JOIN answers r ON r.id = c.right_answer
-    JOIN messages m ON m.id = c.message_id
-    JOIN threads t ON t.id = m.thread_id
-    WHERE t.workspace_id = %s AND l.model <> r.model
-), sides AS (
-    SELECT left_model AS model, winner = 'left' AS won, winner = 'right' AS lost, winner FROM judged
-    UNION ALL
-    SELECT right_model, winner = 'right', winner = 'left', winner FROM judged
-)
-SELECT model, count(*) FILTER (WHERE won) AS wins, count(*) FILTER (WHERE lost) AS losses,
-       count(*) FILTER (WHERE winner = 'tie') AS ties, count(*) AS votes
-FROM sides GROUP BY model
-ORDER BY count(*) FILTER (WHERE won) - count(*) FILTER (WHERE lost) DESC, model
-"""
 
 
 async def withdraw_consent(

@@ -13,7 +13,17 @@ from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.administration import Actor, NoChannel, NotAdministrator, Status, answering_models
+from bots.administration import Actor, NoChannel, NotAdministrator, answering_models
+from bots.administration_wording import (
+    METHODS,
+    NAME_CHARACTERS,
+    help_text,
+    leaderboard_text,
+    model_set,
+    models_text,
+    status_text,
+)
+from bots.runs import ask_for_run
 from bots.slack_bot.clicks import (
     ACK_S,
     Click,
@@ -23,7 +33,7 @@ from bots.slack_bot.clicks import (
     tell,
 )
 from bots.slack_bot.commands import Command
-from bots.slack_bot.context import SlackContext
+from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.identity import audience_for
 from bots.slack_bot.modals import (
     SETTINGS_MODAL,
@@ -33,34 +43,12 @@ from bots.slack_bot.modals import (
     read_settings,
     settings_view,
 )
-from bots.slack_bot.mrkdwn import escape
+from bots.slack_bot.mrkdwn import MRKDWN
 from engine.errors import EngineError
 from storage.errors import StorageError
 from storage.runs import Recipe
 
 logger = logging.getLogger(__name__)
-
-METHODS = ("sft", "dpo", "kto", "reward", "rloo")
-"""What `/parley train` may name; without one the training room decides."""
-NAME_CHARACTERS = 100
-"""Of a model's version in a command."""
-
-HELP = """*What I can do*
-• `/parley ask QUESTION`: answer from the documents of this channel
-• `/parley compare QUESTION`: two answers, blind; you choose the better one
-• `/parley documents`: what I have read for this channel
-• `/parley forget-me`: delete what I know of you, for good
-• `/parley help`: this
-*For administrators*
-• `/parley model [NAME | default]`: list the models, or set this channel's
-• `/parley settings`: how I behave in this channel
-• `/parley train [METHOD]`, `/parley promote [VERSION]`, `/parley rollback [VERSION]`: queue a run
-• `/parley status`: engine, documents, runs"""
-
-NO_WORKER = (
-    "It waits until a training worker runs, which this version of Parley does not bring yet; "
-    "`/parley status` shows where it stands."
-)
 
 
 def register(app: AsyncApp, context: SlackContext) -> None:
@@ -111,17 +99,11 @@ async def model(command: Command) -> None:
     administration = command.context.administration
     if not name:
         choice = await administration.models(actor)
-        lines = [
-            f"• `{escape(model.name)}`"
-            + (" (this channel's)" if model.name == choice.chosen else "")
-            for model in choice.models
-        ]
-        own = "" if choice.chosen else "\nThis channel uses the workspace's model."
-        await command.reply("*Models*\n" + "\n".join(lines) + own)
+        await command.reply(models_text(choice, MRKDWN))
         return
-    await administration.set_model(actor, None if name == "default" else name)
-    who = "the workspace's model" if name == "default" else f"`{escape(name)}`"
-    await command.reply(f"This channel is answered by {who} from now on.")
+    wanted = None if name == "default" else name
+    await administration.set_model(actor, wanted)
+    await command.reply(model_set(wanted, MRKDWN))
 
 
 # -- Settings -------------------------------------------------------------------------------------
@@ -215,64 +197,51 @@ def _version(command: Command) -> dict[str, str]:
     return {"version": version} if version else {}
 
 
-_RUNS: Final = {"train": "A training run", "promote": "A promotion", "rollback": "A rollback"}
-
-
 async def _queue(
     command: Command,
     kind: Literal["train", "promote", "rollback"],
     parameters: Mapping[str, str],
 ) -> None:
-    """Queue a run whose reports go into the thread of a message that is posted first."""
     await command.ack()
-    actor = await _actor(command)
-    if not actor.administers:
-        raise NotAdministrator
-    body = command.body
-    channel = body["channel_id"]
-    named = "".join(f" ({key} `{escape(value)}`)" for key, value in parameters.items())
-    calls = command.context.calls(command.client)
-    text = f"{_RUNS[kind]}{named} was asked for by {escape(str(body.get('user_name', '')))}."
-    posted = await calls.post_message(channel=channel, text=text)
-    place = {
-        "platform": "slack",
-        "workspace": body["team_id"],
-        "channel": channel,
-        "member": body["user_id"],
-        "thread": posted,
-    }
-    recipe = Recipe(kind=kind, parameters=parameters)
-    try:
-        run_id = await command.context.administration.queue(actor, recipe, place=place)
-    except StorageError:
-        await calls.post_message(
-            channel=channel,
-            thread_ts=posted,
-            text="It could not be queued: the database does not answer. Please ask again later.",
-        )
-        raise
-    report = f"Queued as run `{run_id}`. {NO_WORKER}"
-    await calls.post_message(channel=channel, thread_ts=posted, text=report)
+    await ask_for_run(
+        command.context.administration,
+        await _actor(command),
+        Recipe(kind=kind, parameters=parameters),
+        person=str(command.body.get("user_name", "")),
+        thread=_Thread(command),
+        dialect=MRKDWN,
+    )
+
+
+class _Thread:
+    """The thread of a run, in the channel of the command."""
+
+    def __init__(self, command: Command) -> None:
+        self._calls = command.context.calls(command.client)
+        self._body = command.body
+        self._head = ""
+
+    async def open(self, text: str) -> Mapping[str, str]:
+        self._head = await self._calls.post_message(channel=self._body["channel_id"], text=text)
+        return {
+            "platform": SURFACE,
+            "workspace": self._body["team_id"],
+            "channel": self._body["channel_id"],
+            "member": self._body["user_id"],
+            "thread": self._head,
+        }
+
+    async def report(self, text: str) -> None:
+        channel = self._body["channel_id"]
+        await self._calls.post_message(channel=channel, thread_ts=self._head, text=text)
 
 
 async def status(command: Command) -> None:
     """`/parley status`."""
     await command.ack()
     actor = await _actor(command)
-    await command.reply(_status_text(await command.context.administration.status(actor)))
-
-
-def _status_text(now: Status) -> str:
-    names = ", ".join(f"`{escape(model.name)}`" for model in now.models) or "none"
-    engine = f"answers; models: {names}" if now.engine_trouble is None else "does not answer"
-    documents = ", ".join(f"{count} {status}" for status, count in now.documents.items()) or "none"
-    runs = [
-        f"• {run.kind} `{run.id}`: {run.status}, asked for {run.created_at:%Y-%m-%d %H:%M} UTC"
-        for run in now.runs
-    ]
-    return "\n".join(
-        [f"*Engine* {engine}", f"*Documents here* {documents}", "*Runs*", *(runs or ["none yet"])]
-    )
+    now = await command.context.administration.status(actor)
+    await command.reply(status_text(now, MRKDWN))
 
 
 # -- For everybody --------------------------------------------------------------------------------
@@ -285,10 +254,19 @@ async def forget_me(command: Command) -> None:
     await command.reply(str(forgotten))
 
 
+async def leaderboard(command: Command) -> None:
+    """`/parley leaderboard`."""
+    await command.ack()
+    board = await command.context.workplace.feedback.ranking(
+        workspace_id=command.audience.workspace_id
+    )
+    await command.reply(leaderboard_text(board, MRKDWN))
+
+
 async def help_(command: Command) -> None:
     """`/parley help`."""
     await command.ack()
-    await command.reply(HELP)
+    await command.reply(help_text(MRKDWN))
 
 
 VERBS: Final[Mapping[str, Callable[[Command], Awaitable[None]]]] = {
@@ -298,6 +276,7 @@ VERBS: Final[Mapping[str, Callable[[Command], Awaitable[None]]]] = {
     "promote": promote,
     "rollback": rollback,
     "status": status,
+    "leaderboard": leaderboard,
     "forget-me": forget_me,
     "help": help_,
 }

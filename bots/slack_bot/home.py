@@ -6,54 +6,37 @@ workspace. Channels' documents are shown in their channels only.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 
+from bots.administration import Actor
+from bots.administration_wording import WORKSPACE_CONSENT
+from bots.home import Home, consent_change, consent_text, listed, load_home, parts, person_of
 from bots.slack_bot.admin import administers, open_settings
 from bots.slack_bot.blocks import Block, button, section
 from bots.slack_bot.clicks import Click, on_click
 from bots.slack_bot.context import SlackContext
 from bots.slack_bot.identity import audience_for
 from bots.slack_bot.modals import View
-from bots.slack_bot.mrkdwn import escape
-from feedback import MyVote, Standing
-from storage.documents import Document
+from bots.slack_bot.mrkdwn import MRKDWN
 from storage.errors import StorageError
-from storage.identity import Audience, MemberId
+from storage.identity import Audience
 
 logger = logging.getLogger(__name__)
 
 CONSENT_ACTION = "parley_home_consent"
+WORKSPACE_CONSENT_ACTION = "parley_home_workspace_consent"
 SETTINGS_ACTION = "parley_home_settings"
 FORGET_ACTION = "parley_home_forget"
 
-VOTES_SHOWN = 10
-DOCUMENTS_SHOWN = 25
-MODELS_SHOWN = 10
-LINE_CHARACTERS = 110
-"""Of a question or a name in a list."""
 SECTION_CHARACTERS = 3000
 """Of a section's text (docs.slack.dev/reference/block-kit/blocks/section-block)."""
 LOAD_S = 10.0
 """For everything that the home shows."""
-
-_THUMBS = {1: ":+1:", -1: ":-1:"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Home:
-    """What one person's home shows."""
-
-    consents: bool
-    votes: Sequence[MyVote]
-    documents: Sequence[Document]
-    leaderboard: Sequence[Standing]
-    administers: bool
 
 
 def register(app: AsyncApp, context: SlackContext) -> None:
@@ -74,6 +57,7 @@ def register(app: AsyncApp, context: SlackContext) -> None:
             logger.warning("no home: %s", type(error).__name__, extra={"action": "home_failed"})
 
     on_click(app, context, CONSENT_ACTION, _change_consent)
+    on_click(app, context, WORKSPACE_CONSENT_ACTION, _change_workspace_consent)
     on_click(app, context, SETTINGS_ACTION, _open_settings)
     on_click(app, context, FORGET_ACTION, _forget)
 
@@ -81,34 +65,31 @@ def register(app: AsyncApp, context: SlackContext) -> None:
 async def _publish(
     context: SlackContext, client: AsyncWebClient, audience: Audience, team: str, user: str
 ) -> None:
-    home = await _load(context, client, audience, team, user)
-    await context.calls(client).publish_view(user_id=user, view=home_view(home))
-
-
-async def _load(
-    context: SlackContext, client: AsyncWebClient, audience: Audience, team: str, user: str
-) -> Home:
-    consents, votes, documents, leaderboard, admin = await asyncio.gather(
-        context.members.consent(_member(audience)),
-        context.feedback.mine(audience=audience, limit=VOTES_SHOWN),
-        context.workplace.documents.list(audience=audience),
-        context.feedback.leaderboard(workspace_id=audience.workspace_id),
-        administers(context, client, team=team, user=user),
-    )
-    return Home(
-        consents=consents,
-        votes=votes,
-        documents=documents,
-        leaderboard=leaderboard,
-        administers=admin,
-    )
+    home = await load_home(context.workplace, audience)
+    admin = await administers(context, client, team=team, user=user)
+    view = home_view(home, administers=admin)
+    await context.calls(client).publish_view(user_id=user, view=view)
 
 
 async def _change_consent(click: Click) -> None:
     """The button says what it changes to, so that a double click is not two changes."""
-    await click.context.members.set_consent(_member(click.audience), click.value == "yes")
+    members = click.context.workplace.members
+    await members.set_consent(person_of(click.audience), click.value == "yes")
     await click.done()
     here = click.origin
+    await _publish(click.context, click.client, click.audience, here.team, here.user)
+
+
+async def _change_workspace_consent(click: Click) -> None:
+    """Whoever does not administer (any more) is refused by the verb itself."""
+    here = click.origin
+    admin = await administers(click.context, click.client, team=here.team, user=here.user)
+    actor = Actor(audience=click.audience, administers=admin)
+    administration = click.context.administration
+    now = await administration.workspace_settings(actor)
+    wanted = now.model_copy(update={"consent_to_train": click.value == "yes"})
+    await administration.save_workspace_settings(actor, wanted)
+    await click.done()
     await _publish(click.context, click.client, click.audience, here.team, here.user)
 
 
@@ -125,71 +106,36 @@ async def _forget(click: Click) -> None:
     await _publish(click.context, click.client, audience, here.team, here.user)
 
 
-def _member(audience: Audience) -> MemberId:
-    if audience.member_id is None:
-        raise ValueError("a home belongs to a person")
-    return audience.member_id
-
-
 # -- What it looks like ---------------------------------------------------------------------------
 
 
-def home_view(home: Home) -> View:
+def home_view(home: Home, *, administers: bool) -> View:
     """The home tab; at most 100 blocks of at most 3,000 characters each."""
     blocks = [
         section(
             "Ask me in a direct message, mention me in a channel, or use `/parley ask`. Drop a "
             "file into a channel that I am in, and I answer from it there."
         ),
-        *_consent(home.consents),
-        *_part("My votes", [_vote_line(vote) for vote in home.votes], "You have not voted yet."),
-        *_part("What I know here", _document_lines(home.documents), "No documents yet."),
-        *_part(
-            "Leaderboard",
-            [_standing_line(row) for row in home.leaderboard[:MODELS_SHOWN]],
-            "No comparisons yet: `/parley compare QUESTION` starts one.",
-        ),
+        _header("My consent"),
+        _switch(consent_text(home, MRKDWN), CONSENT_ACTION, *consent_change(home)),
     ]
-    if home.administers:
+    for part in parts(home, MRKDWN):
+        blocks += [_header(part.title), section(listed(part, limit=SECTION_CHARACTERS))]
+    if administers:
         blocks += _settings()
+        consents = home.settings.consent_to_train
+        change = ("Withdraw the workspace's consent", "no") if consents else ("Consent", "yes")
+        said = WORKSPACE_CONSENT[consents]
+        blocks += [
+            _header("Consent of the workspace"),
+            _switch(said, WORKSPACE_CONSENT_ACTION, *change),
+        ]
     blocks += _forget_me()
     return {"type": "home", "blocks": blocks}
 
 
-def _consent(consents: bool) -> list[Block]:
-    said = (
-        "You *have agreed* that your votes and corrections train models, where the channel's "
-        "settings agree too."
-        if consents
-        else "Your votes and corrections *do not train* models: you have not agreed to it."
-    )
-    change = button(
-        "Withdraw my consent" if consents else "I agree",
-        CONSENT_ACTION,
-        "no" if consents else "yes",
-    )
-    return [_header("My consent"), {**section(said), "accessory": change}]
-
-
-def _vote_line(vote: MyVote) -> str:
-    return f"{_THUMBS[vote.value]} {_short(vote.question)}"
-
-
-def _document_lines(documents: Sequence[Document]) -> list[str]:
-    lines = [
-        f"{_short(document.name)}" + ("" if document.searchable else f" _({document.status})_")
-        for document in documents[:DOCUMENTS_SHOWN]
-    ]
-    if len(documents) > DOCUMENTS_SHOWN:
-        lines.append(f"_and {len(documents) - DOCUMENTS_SHOWN} more_")
-    return lines
-
-
-def _standing_line(row: Standing) -> str:
-    return (
-        f"*{_short(row.model)}*: {row.wins} won, {row.losses} lost, {row.ties} tied, "
-        f"{row.votes} votes"
-    )
+def _switch(text: str, action_id: str, label: str, value: str) -> Block:
+    return {**section(text), "accessory": button(label, action_id, value)}
 
 
 def _settings() -> list[Block]:
@@ -212,21 +158,6 @@ def _forget_me() -> list[Block]:
     forget = button("Forget me", FORGET_ACTION, "forget", style="danger")
     elements = [{**forget, "confirm": confirm}]
     return [{"type": "divider"}, {"type": "actions", "elements": elements}]
-
-
-def _part(title: str, lines: Sequence[str], empty: str) -> list[Block]:
-    text = ""
-    for line in lines:
-        if len(text) + len(line) + 3 > SECTION_CHARACTERS:
-            break
-        text += f"• {line}\n"
-    return [_header(title), section(text or empty)]
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    shown = line if len(line) <= LINE_CHARACTERS else line[: LINE_CHARACTERS - 1] + "…"
-    return escape(shown)
 
 
 def _header(text: str) -> Block:

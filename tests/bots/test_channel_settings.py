@@ -3,7 +3,13 @@
 import pytest
 from pydantic import ValidationError
 
-from bots.channel_settings import ChannelSettings, load, save
+from bots.channel_settings import (
+    ChannelSettings,
+    load,
+    load_workspace,
+    save,
+    save_workspace,
+)
 from storage.audit import entries
 from storage.identity import Identities, Keys
 from storage.places import Places
@@ -28,6 +34,29 @@ async def test_settings_come_back_as_they_were_saved_and_leave_a_trace(pool: Poo
     assert [(entry.action, entry.member_id) for entry in noted] == [
         ("settings_changed", audience.member_id)
     ]
+
+
+async def test_a_channel_follows_its_workspace_where_it_set_nothing_else(pool: Pool) -> None:
+    identities = Identities(pool=pool, keys=Keys(fernet_keys=(KEY,)))
+    here = await identities.resolve(platform="slack", workspace="T1", channel="C1", member="U1")
+    assert here.channel_id is not None and here.member_id is not None
+    places = Places(pool)
+
+    async def change(**values: object) -> None:
+        assert here.member_id is not None
+        now = await load_workspace(places, here.workspace_id)
+        wanted = now.model_copy(update=values)
+        await save_workspace(places, here.workspace_id, wanted, by=here.member_id)
+
+    await change(answer_in="inline", model="large", consent_to_train=True)
+    settings = await load(places, here.channel_id)
+    assert (settings.answer_in, settings.model) == ("inline", "large")
+    own = settings.model_copy(update={"answer_when": "always", "model": None})
+    await save(places, here.channel_id, own, by=here.member_id)
+    await change(answer_in="thread", model="small")
+    settings = await load(places, here.channel_id)
+    assert (settings.answer_in, settings.answer_when, settings.model) == ("thread", "always", None)
+    assert settings.consent_to_train is None
 
 
 async def test_one_person_alone_has_the_defaults(pool: Pool) -> None:

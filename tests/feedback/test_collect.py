@@ -7,7 +7,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from feedback import ComparisonId, Feedback, Standing
+from feedback import ComparisonId, Feedback
 from storage.conversations import Conversations
 from storage.errors import MessageNotFound
 from storage.identity import AnswerId, Audience
@@ -181,9 +181,10 @@ async def test_the_winner_of_a_comparison_becomes_the_answer(
     before = await outbox(pool)
     assert not await judge(team.general, "both_bad")
     assert await outbox(pool) == before and set(before) == {opened[0]}
-    assert await feedback.leaderboard(workspace_id=team.general.workspace_id) == [
-        Standing(model="small", wins=1, losses=0, ties=0, votes=2),
-        Standing(model="large", wins=0, losses=1, ties=0, votes=2),
+    ranking = await feedback.ranking(workspace_id=team.general.workspace_id)
+    assert [(each.model, each.wins, each.losses, each.ties) for each in ranking.models] == [
+        ("large", 0, 1, 1),
+        ("small", 1, 0, 1),
     ]
 
 
@@ -233,6 +234,10 @@ async def test_a_vote_remembers_consent_and_loses_it_when_it_is_withdrawn(
     assert await rows(pool, "SELECT count(*) FROM votes WHERE consent") == [(3,)]
     await places.save_channel_settings(general, {"consent_to_train": False}, by=ada)
     assert await rows(pool, "SELECT count(*) FROM votes WHERE consent") == [(2,)]
+    await places.save_channel_settings(general, {"consent_to_train": True}, by=ada)
+    assert await consent_of_a_vote(team.general)
+    await places.save_workspace_settings(team.general.workspace_id, {}, by=ada)
+    assert await rows(pool, "SELECT count(*) FROM votes WHERE consent") == [(1,)]
     await members.set_consent(ada, False)
     assert await rows(pool, "SELECT count(*) FROM votes WHERE consent") == [(0,)]
 

@@ -25,12 +25,13 @@ async def test_settings_belong_to_their_place_and_changes_are_audited(
     assert team.general.channel_id and team.secret.channel_id and team.general.member_id
     channel, ada = team.general.channel_id, team.general.member_id
     workspace = team.general.workspace_id
-    assert await places.channel_settings(channel) == {}
+    assert await places.settings_around(channel) == ({}, {})
     await places.save_channel_settings(channel, {"model": "m", "humans": ["U1"]}, by=ada)
     await places.save_channel_settings(channel, {"model": None, "humans": ["U1"]}, by=ada)
     await places.save_workspace_settings(workspace, {"consent_to_train": True}, by=ada)
-    assert await places.channel_settings(channel) == {"model": None, "humans": ["U1"]}
-    assert await places.channel_settings(team.secret.channel_id) == {}
+    consent = {"consent_to_train": True}
+    assert await places.settings_around(channel) == (consent, {"model": None, "humans": ["U1"]})
+    assert await places.settings_around(team.secret.channel_id) == (consent, {})
     assert await places.workspace_settings(workspace) == {"consent_to_train": True}
     entries = await audit.entries(pool, workspace_id=workspace, limit=9)
     assert [(e.member_id, e.action, e.subject_id, e.details) for e in entries] == [
@@ -39,7 +40,7 @@ async def test_settings_belong_to_their_place_and_changes_are_audited(
         (ada, "settings_changed", channel, {"model": "…", "humans": "…"}),
     ]
     with pytest.raises(PlaceNotFound):
-        await places.channel_settings(ChannelId(uuid4()))
+        await places.settings_around(ChannelId(uuid4()))
     with pytest.raises(PlaceNotFound):
         await places.save_channel_settings(ChannelId(uuid4()), {}, by=ada)
 

@@ -144,7 +144,8 @@ async def test_the_settings_of_a_channel_are_changed_in_a_modal(stage: Stage) ->
     team = slack.add_channel("team", ana, ben)
     view = await open_settings(stage, ana, team)
     filled = {
-        "switches": ["enabled", "ephemeral", "consent_to_train"],
+        "switches": ["enabled", "ephemeral"],
+        "consent_to_train": "yes",
         "answer_when": "always",
         "who": "everyone",
         "humans": [ben.id],
@@ -340,6 +341,14 @@ async def texts(pool: Pool, statement: str) -> list[str]:
         return [row[0] for row in await rows.fetchall()]
 
 
+async def test_the_leaderboard_says_how_it_begins(stage: Stage) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    await slack.command(ana, team, "/parley", "leaderboard").acknowledged()
+    await stage.told(ana, team, "No comparisons yet: `/parley compare QUESTION`")
+
+
 @pytest.mark.parametrize("text", ["help", "", "nonsense"])
 async def test_help_names_every_verb(text: str, stage: Stage) -> None:
     slack = stage.slack
@@ -349,5 +358,5 @@ async def test_help_names_every_verb(text: str, stage: Stage) -> None:
     told = await stage.told(ana, team, "What I can do")
     for verb in ("ask", "compare", "documents", "model", "settings", "train", "promote"):
         assert f"/parley {verb}" in told.seen
-    for verb in ("rollback", "status", "forget-me", "help"):
+    for verb in ("rollback", "status", "leaderboard", "forget-me", "help"):
         assert f"/parley {verb}" in told.seen

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from bots.channel_settings import ChannelSettings, load
-from bots.slack_bot.home import Home, home_view
-from feedback import Standing
+from bots.channel_settings import ChannelSettings, WorkspaceSettings, load, load_workspace
+from bots.home import Home
+from bots.slack_bot.home import home_view
+from feedback import Leaderboard, Ranked
+from storage import audit
 from storage.identity import Keys
 from storage.pool import Pool
 from tests.bots.model_list import serve_models
@@ -123,7 +125,30 @@ async def test_forget_me_in_the_home_asks_first_and_empties_it(stage: Stage) -> 
     assert "Deleted: 1 votes" in seen(notice)
 
 
+async def test_administrators_give_and_withdraw_the_workspaces_consent(stage: Stage) -> None:
+    slack = stage.slack
+    ana, eve = slack.add_person("Ana", admin=True), slack.add_person("Eve")
+    button = "parley_home_workspace_consent"
+    assert button not in str(await open_home(stage, eve))
+    view = await open_home(stage, ana)
+    await slack.click_in_view(ana, view, button).acknowledged()
+    view = await published(stage, ana, "may train models: in every channel")
+    workspace = (await stage.audience(ana, slack.direct(ana))).workspace_id
+    places = stage.context.workplace.places
+    assert (await load_workspace(places, workspace)).consent_to_train
+    ana.is_admin = False
+    await slack.click_in_view(ana, view, button).acknowledged()
+    notice = await slack.modal(ana, "")
+    assert "Only administrators" in seen(notice)
+    assert (await load_workspace(places, workspace)).consent_to_train
+    entries = await audit.entries(stage.context.workplace.pool, workspace_id=workspace, limit=9)
+    assert [entry.action for entry in entries] == ["settings_changed", "settings_read"]
+
+
 def test_the_longest_home_is_within_slacks_limits() -> None:
-    row = Standing(model="&" * 500, wins=1, losses=2, ties=3, votes=6)
-    home = Home(consents=True, votes=[], documents=[], leaderboard=[row] * 500, administers=True)
-    check_view(home_view(home))
+    row = Ranked(model="&" * 500, rank=None, strength=None, win_rate=None, wins=1, losses=2, ties=3)
+    board = Leaderboard(models=(row,) * 500, position=None, length=None, votes=6, excluded={})
+    home = Home(
+        consents=True, votes=[], documents=[], leaderboard=board, settings=WorkspaceSettings()
+    )
+    check_view(home_view(home, administers=True))
