@@ -11,7 +11,7 @@ from bots.channel_settings import ChannelSettings, load
 from bots.comparisons import kind_for
 from bots.discord_bot.context import DiscordContext
 from bots.discord_bot.intake import files_of, may_open_thread
-from bots.discord_bot.interactions import ACK_S, Use, handle
+from bots.discord_bot.interactions import ACK_S, Use, handle, refused, roles_of
 from bots.discord_bot.markdown import MARKDOWN
 from bots.discord_bot.turn import UNKNOWN_YET
 from bots.listening import EMPTY
@@ -54,6 +54,11 @@ async def _ask(use: Use, text: str, kind: Literal["compare"] | None) -> None:
         return
     async with asyncio.timeout(ACK_S):
         settings = await load(use.context.workplace.places, use.audience.channel_id)
+        roles = roles_of(use.interaction.user)
+        refusal = refused(settings, use.spot, roles=roles, bot=use.interaction.user.bot)
+        if refusal is not None:
+            await use.tell(refusal.text)
+            return
         place, thread = _place(use, settings)
         name = f"{use.interaction.application_id}:{UNKNOWN_YET}{use.interaction.id}"
         question = Question(

@@ -15,13 +15,14 @@ import aiohttp
 import discord
 from discord.app_commands import Choice
 
-from bots.administration import AdministrationError
+from bots.channel_settings import ChannelSettings
 from bots.discord_bot.audience import NotReadable, Spot, reads, spot_of_interaction
 from bots.discord_bot.context import SURFACE, DiscordContext
 from bots.discord_bot.markdown import MARKDOWN
 from bots.discord_bot.rest import NOBODY, DiscordTrouble
 from bots.errors import BotsError
-from bots.replies import reply_to
+from bots.gate import Asker, Refusal, judged
+from bots.replies import sentence_for
 from engine.errors import EngineError
 from storage.errors import StorageError
 from storage.identity import Audience
@@ -48,6 +49,11 @@ class Voice:
         self._interaction = interaction
         self._lock = asyncio.Lock()
         self._thinking = False
+
+    @property
+    def clicked(self) -> bool:
+        """Whether it came from a button, menu or modal, whose ids may be old or forged."""
+        return self._interaction.type is not discord.InteractionType.application_command
 
     async def done(self) -> None:
         """Acknowledge; see `Use.done`."""
@@ -234,6 +240,17 @@ def place_of(spot: Spot, member: str, roles: Sequence[str]) -> dict[str, str]:
     }
 
 
+def refused(
+    settings: ChannelSettings, spot: Spot, *, roles: Sequence[str], bot: bool
+) -> Refusal | None:
+    """Why somebody may not ask here, as safe Markdown; None where they may.
+
+    Everybody who can read a channel belongs to its server: Discord knows no guests.
+    """
+    asker = Asker(bot=bot, outside=False, direct=spot.direct, roles=roles)
+    return judged(asker, settings, None, MARKDOWN)
+
+
 def roles_of(user: discord.User | discord.Member) -> list[str]:
     """Ids of the roles that an event says somebody has; none outside of servers."""
     return [str(role) for role in user._roles] if isinstance(user, discord.Member) else []
@@ -289,14 +306,9 @@ async def _tell_failure(voice: Voice, error: Exception) -> None:
         extra={"action": "interaction_failed"},
     )
     try:
-        await voice.tell(MARKDOWN.plain(_sentence(error)), None)
+        text = "Discord did not let me do that here."
+        if not isinstance(error, DiscordTrouble):
+            text = sentence_for(error, clicked=voice.clicked)
+        await voice.tell(MARKDOWN.plain(text), None)
     except DiscordTrouble as trouble:
         logger.warning("a reply was lost: %s", trouble, extra={"action": "reply_lost"})
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, AdministrationError | NotReadable):
-        return str(error)
-    if isinstance(error, DiscordTrouble):
-        return "Discord did not let me do that here."
-    return reply_to(error).text

@@ -2,8 +2,10 @@
 
 import pytest
 
+from bots.channel_settings import ChannelSettings, save
 from storage.conversations import Conversations
 from storage.identity import Keys
+from storage.places import Places
 from storage.pool import Pool
 from tests.bots.discord_bot.conftest import AudienceOf, Know, Running
 from tests.fakes.discord_interactions import Interaction
@@ -127,3 +129,26 @@ async def test_whoever_brings_the_app_along_is_answered_alone_and_without_the_se
         among = discord_server.slash(ana, group, "ask", question="What is the cat called?")
         await discord_server.until(lambda: "diary.md" in among.text, "an answer", within_s=10)
         assert among.ephemeral
+
+
+async def test_a_channel_answers_only_the_roles_that_its_settings_name(
+    discord_server: DiscordServer,
+    discord_app: Running,
+    discord_audience: AudienceOf,
+    pool: Pool,
+) -> None:
+    chosen = discord_server.add_role("chosen")
+    ana, bob = discord_server.add_person("Ana", chosen), discord_server.add_person("Bob")
+    team = discord_server.add_channel("team")
+    here = await discord_audience(team, ana)
+    assert here.channel_id is not None and here.member_id is not None
+    only = ChannelSettings(roles=(chosen.id,))
+    await save(Places(pool), here.channel_id, only, by=here.member_id)
+    async with discord_app():
+        refused = discord_server.slash(bob, team, "ask", question=QUESTION)
+        assert "certain roles" in await discord_server.told(refused)
+        asked = discord_server.slash(ana, team, "ask", question=QUESTION)
+        await nothing_found(discord_server, asked)
+        said = discord_server.say(bob, team, f"{discord_server.mention} {QUESTION}")
+        told = await discord_server.until(lambda: discord_server.replies(said), "a refusal")
+        assert "certain roles" in told[0].content
