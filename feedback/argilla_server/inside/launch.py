@@ -9,6 +9,7 @@ of that kind crosses a fork.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import logging
@@ -140,7 +141,8 @@ class Family:
 
     def _pass_on(self, number: signal.Signals) -> None:
         for pid in self.children:
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):  # gone, and not waited for yet
+                os.kill(pid, number)
 
 
 def _become_child(job: Job) -> None:

@@ -52,6 +52,7 @@ from sqlalchemy import (
     text,
     true,
 )
+from sqlalchemy import column as table_column
 from sqlalchemy.dialects.postgresql import JSONB, JSONPATH
 from sqlalchemy.types import UserDefinedType
 from text_query import Node, count_in, parse, to_tsquery, words_of
@@ -119,9 +120,9 @@ class Elements:
             self.present = rows.c.type != "null"
         else:
             place = cast(f"${keys}[*]", JSONPATH)
-            value: Any = func.jsonb_path_query(cast(column, JSONB), place, type_=JSONB)
-            value = value.column_valued()
-            self.rows = value
+            found = func.jsonb_path_query(cast(column, JSONB), place)
+            rows = found.table_valued(table_column("value", JSONB)).render_derived()
+            self.rows, value = rows, rows.c.value
             self.text = value.op("#>>")(literal_column("'{}'"))
             is_number = func.jsonb_typeof(value) == "number"
             self.number = case((is_number, cast(value, Numeric)), else_=null())
@@ -268,7 +269,8 @@ def keys_of(wanted: Order) -> list[ColumnElement[Any]]:
     )
     scope = wanted.scope
     if isinstance(scope, RecordFilterScope):
-        return [turn(getattr(Record, scope.property))]
+        column = getattr(Record, scope.property)
+        return [turn(cast(column, Text) if scope.property == "status" else column)]
     if isinstance(scope, ResponseFilterScope):
         return [turn(key) for key in _response_keys(scope)]
     if isinstance(scope, MetadataFilterScope):
