@@ -7,7 +7,7 @@ https://docs.discord.com/developers/components/reference#anatomy-of-a-component-
 from typing import Final
 
 from feedback import ComparisonId, Winner
-from storage.identity import AnswerId, MessageId
+from storage.identity import AnswerId, DocumentId, MessageId
 
 MAX_CUSTOM_ID_CHARACTERS = 100
 
@@ -18,11 +18,15 @@ UP_TEMPLATE: Final = f"parley:up:{_ID}"
 DOWN_TEMPLATE: Final = f"parley:down:{_ID}"
 WITHDRAW_TEMPLATE: Final = f"parley:withdraw:{_ID}"
 EXPLAIN_TEMPLATE: Final = f"parley:explain:{_ID}"
+CRITICISM_TEMPLATE: Final = f"parley:criticism:{_ID}"
 STOP_TEMPLATE: Final = f"parley:stop:{_ID}{_PART}"
 AGAIN_TEMPLATE: Final = f"parley:again:{_ID}{_PART}"
 SHARE_TEMPLATE: Final = f"parley:share:{_ID}"
 HUMAN_TEMPLATE: Final = f"parley:human:{_ID}"
 COMPARE_TEMPLATE: Final = f"parley:compare:(?P<winner>left|right|tie|both_bad):{_ID}"
+REPLACE_TEMPLATE: Final = f"parley:replace:{_ID}"
+REMOVE_TEMPLATE: Final = f"parley:remove:{_ID}"
+DELETE_TEMPLATE: Final = f"parley:delete:{_ID}"
 """For `discord.ui.DynamicItem`; "id" is the id in the database."""
 
 
@@ -44,6 +48,11 @@ def withdraw(answer_id: AnswerId) -> str:
 def explain(answer_id: AnswerId) -> str:
     """Say why an answer is bad, or write a better one."""
     return f"parley:explain:{answer_id}"
+
+
+def criticism(answer_id: AnswerId) -> str:
+    """The modal behind a down-vote."""
+    return f"parley:criticism:{answer_id}"
 
 
 def stop(message_id: MessageId, part: int) -> str:
@@ -69,6 +78,21 @@ def human(answer_id: AnswerId) -> str:
 def compare(winner: Winner, comparison_id: ComparisonId) -> str:
     """Vote on two answers."""
     return f"parley:compare:{winner}:{comparison_id}"
+
+
+def replace_document(document_id: DocumentId) -> str:
+    """Put another file in a document's place."""
+    return f"parley:replace:{document_id}"
+
+
+def remove_document(document_id: DocumentId) -> str:
+    """Remove a document, if the person means it."""
+    return f"parley:remove:{document_id}"
+
+
+def delete_document(document_id: DocumentId) -> str:
+    """Remove a document; the person means it."""
+    return f"parley:delete:{document_id}"
 
 
 def part_of(custom_id: str, message_id: MessageId) -> int | None:

@@ -1,16 +1,24 @@
 """The app's own side of a fake Discord: a client that is logged in, without a gateway."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import discord
 import pytest
+from discord.app_commands import CommandTree
 
 from bots.administration import Administration
+from bots.discord_bot.client import build_client
 from bots.discord_bot.context import DIRECT, SURFACE, DiscordContext
+from bots.discord_bot.gateway import stay_connected
+from bots.discord_bot.messages import Post, answer_posts
 from bots.discord_bot.rest import DiscordCalls
+from bots.messages import Answer
+from bots.screens import Reach
 from bots.settings import DiscordSettings
 from bots.turns import Turns
 from engine.client import EngineClient
@@ -54,6 +62,35 @@ class Stage:
         """What is stored of questions and answers."""
         return Stored(conversations=self.context.workplace.conversations)
 
+    async def answered(self, person: Person, channel: Channel) -> tuple[Message, Answer]:
+        """A question and its answer, in Discord and in the database."""
+        _, message_id = await self.ask(person, channel, "How many days of leave?")
+        answer = await self.stored.answer(message_id, await self.audience(person, channel))
+        reach = Reach.ALONE if channel.guild is None else Reach.CHANNEL
+        (post,) = answer_posts(answer, links={}, reach=reach)
+        return await self.post(channel, post), answer
+
+    async def post(self, channel: Channel, post: Post) -> Message:
+        """Any message of the app's."""
+        rest = self.context.rest
+        posted = await rest.send(channel.id, content=post.content, view=post.view())
+        return channel.messages[posted]
+
+    @asynccontextmanager
+    async def listening(self, *modules: ModuleType) -> AsyncIterator[None]:
+        """Let the features hear what happens, over the gateway."""
+        client = self.context.client
+        for module in modules:
+            module.register(CommandTree(client), self.context)
+        connected = asyncio.create_task(stay_connected(client, self.context.settings))
+        try:
+            await self.discord.gateway.connected()
+            await client.wait_until_ready()
+            yield
+        finally:
+            connected.cancel()
+            await asyncio.wait([connected])
+
 
 @asynccontextmanager
 async def logged_in(
@@ -66,10 +103,10 @@ async def logged_in(
     """A client that may call, and everything below the listeners."""
     monkeypatch.setattr(discord.http.Route, "BASE", discord_server.api_url)
     workplace = make_workplace(pool, engine, state)
-    settings = DiscordSettings(api_url=discord_server.api_url)
-    async with discord.Client(
-        intents=discord.Intents.none(), max_messages=None, max_ratelimit_timeout=30.0
-    ) as client:
+    settings = DiscordSettings(
+        api_url=discord_server.api_url, gateway_url=discord_server.gateway_url
+    )
+    async with build_client(settings) as client:
         await client.login(discord_server.token)
         yield Stage(
             discord=discord_server,
