@@ -166,15 +166,18 @@ async def test_what_a_lost_session_did_not_tell_is_read_and_answered(
 ) -> None:
     gateway = discord.gateway
     before = ask(discord, ana, team, "(before)")
+    known = discord.say(ana, discord.direct(ana), "Is anybody there?")
     await answered_once(discord, before, pool)
+    await discord.until(lambda: discord.replies(known), "a reply to the direct message")
+    await settled(pool)
     (await gateway.connected()).invalidate()
     lost = ask(discord, ana, team, "(lost)")
-    direct = discord.say(ana, discord.direct(ana), "Is anybody there?")
+    direct = discord.say(ana, discord.direct(ana), "And now?")
     in_thread = discord.say(ana, _thread(before), f"{discord.mention} {QUESTION} (thread)")
     await discord.until(lambda: gateway.identified == 2, "a new session")
     await answered_once(discord, lost, pool)
     await answered_once(discord, in_thread, pool)
-    await discord.until(lambda: discord.replies(direct), "a reply to the direct message")
+    await discord.until(lambda: discord.replies(direct), "a reply to the other one")
     await settled(pool)
     assert len(rated(discord, before)) == 2  # its own and the one in its thread
 

@@ -182,6 +182,13 @@ class Clicks(People):
 
     # ------------------------------------------------------------ telling the app
 
+    def repeat(self, what: Message | Interaction) -> None:
+        """Tell the app of a message or an interaction once more, as replays do."""
+        if isinstance(what, Message):
+            self.tell_message(what)
+        else:
+            self.gateway.emit("INTERACTION_CREATE", lambda intents: what.payload)
+
     def _begin(
         self,
         kind: int,

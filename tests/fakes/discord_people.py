@@ -399,10 +399,6 @@ class People:
             gone: Json = {"id": message.id, "channel_id": message.channel.id}
             self._tell_in(message.channel, "MESSAGE_DELETE", lambda intents: gone)
 
-    def repeat(self, message: Message) -> None:
-        """Tell the app of a message once more, as replays do."""
-        self.tell_message(message)
-
     # ------------------------------------------------------------ events
 
     def readable(self, message: Message) -> bool:
