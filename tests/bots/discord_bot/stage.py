@@ -102,6 +102,7 @@ async def logged_in(
 ) -> AsyncIterator[Stage]:
     """A client that may call, and everything below the listeners."""
     monkeypatch.setattr(discord.http.Route, "BASE", discord_server.api_url)
+    monkeypatch.setattr("bots.discord_bot.client.GUILDS_S", 0.1)  # it has few servers
     workplace = make_workplace(pool, engine, state)
     settings = DiscordSettings(
         api_url=discord_server.api_url, gateway_url=discord_server.gateway_url
