@@ -17,7 +17,9 @@ from bots.messages import (
     Answer,
     Answered,
     Delayed,
+    Preparing,
     Queued,
+    Remark,
     Searching,
     SourcesFound,
     TextDelta,
@@ -147,6 +149,10 @@ class Delivery:
         try:
             async for event in events:
                 match event:
+                    case Preparing(note=note):
+                        working(note)
+                    case Remark(text=remark):
+                        await shown.tell(remark)
                     case Queued(position=position):
                         working(queued(position))
                     case Searching():

@@ -139,7 +139,7 @@ class _Fetcher:
             await self._follow(document_id, audience, status)
         except DocumentRejected as error:
             await status.show(FileNote(name=name, text=f"Failed: {error.reason}"), final=True)
-            await self._files.settle(file.id, None)
+            await self._files.settle(file.id, None, reason=error.reason)
         except OUTAGES as error:
             if name and not isinstance(error, RetryLater):
                 waiting = f"Waiting: {replies.reply_to(error).text}"

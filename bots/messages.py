@@ -188,5 +188,19 @@ class Delayed:
 TurnEvent = Searching | SourcesFound | TextDelta | Answered
 """What `Assistant` yields."""
 
-PendingEvent = Queued | Delayed | TurnEvent
+@dataclass(frozen=True, kw_only=True)
+class Preparing:
+    """Something comes before the search, such as reading what the asker attached."""
+
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """Something that the asker has to know, beside the answer."""
+
+    text: str
+
+
+PendingEvent = Queued | Delayed | Preparing | Remark | TurnEvent
 """What `bots.turns` yields, where turns wait for each other and for an engine that is down."""

@@ -13,7 +13,9 @@ from bots.messages import (
     Answer,
     Answered,
     Delayed,
+    Preparing,
     Queued,
+    Remark,
     Searching,
     SourcesFound,
     TextDelta,
@@ -52,6 +54,7 @@ class Sides:
         self._feedback = feedback
         self._turn = turn
         self._pair = shown.pair
+        self._tell = shown.tell
         self._single = shown.screen
         self._edits = edits
         self._links = links
@@ -70,6 +73,10 @@ class Sides:
                 match event:
                     case (which, one):
                         self._take(which, one)
+                    case Preparing(note=note):
+                        self._note(note)
+                    case Remark(text=remark):
+                        await self._tell(remark)
                     case Queued(position=position):
                         self._note(queued(position))
                     case Delayed(reply=reply):

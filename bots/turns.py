@@ -19,7 +19,16 @@ from bots import channel_settings, replies
 from bots.administration import answering_models
 from bots.errors import Reply, TurnFailed
 from bots.line import Line
-from bots.messages import Answered, Delayed, PendingEvent, Question, Queued, TurnEvent
+from bots.messages import (
+    Answered,
+    Delayed,
+    PendingEvent,
+    Preparing,
+    Question,
+    Queued,
+    Remark,
+    TurnEvent,
+)
 from bots.outages import outlive_outages
 from bots.streams import watch
 from bots.workplace import Workplace
@@ -62,6 +71,7 @@ _FAILING = (DeadlineExceeded, UpstreamFailed, ModelNotFound)
 _REPLACES = "replaces"
 
 AnyEvent = PendingEvent | tuple[int, TurnEvent]
+Preparation = AsyncGenerator[Preparing | Remark, None]
 
 
 class PendingTurn:
@@ -71,6 +81,7 @@ class PendingTurn:
         kind: "answer", "compare" (two answers) or "regenerate" (another answer).
         place: what the surface gave to `Turns.accept`.
         attempt: how often it was delivered before, 0 for the first time.
+        preparation: what the surface lets come before the answer; it keeps nobody else waiting.
     """
 
     def __init__(
@@ -89,6 +100,7 @@ class PendingTurn:
         self.kind: TurnKind = job.kind
         self.attempt = job.attempt
         self.delayed: RetryLater | None = None
+        self.preparation: Preparation | None = None
         self._workplace = workplace
         self._line = line
         self._stop = stop
@@ -101,7 +113,8 @@ class PendingTurn:
     async def events(self) -> AsyncGenerator[AnyEvent, None]:
         """What happens.
 
-        `Queued` and `Delayed` may come at any time before the answer. A comparison's other events
+        `Preparing` and `Remark` come first, if at all. `Queued` and `Delayed` may come at any time
+        before the answer. A comparison's other events
         come as (0, event) and (1, event), each of the two in the usual order, but both `Answered`
         together at the end, in this order; where nothing is found there is nothing to compare, and
         a comparison ends as (0, Answered) alone. After a `Delayed` either more events follow, or
@@ -112,6 +125,15 @@ class PendingTurn:
         """
         if self._given_up:
             raise TurnFailed(replies.BROKEN, message_id=self.message_id)
+        if self.preparation is not None:
+            try:
+                async with contextlib.aclosing(watch(self.preparation, stop=self._stop)) as notes:
+                    async for note in notes:
+                        if note is not None:
+                            yield note
+            except StorageError as error:
+                yield Delayed(reply=await self._put_off(error))
+                return
         with self._line.ticket() as ticket:
             positions = watch(ticket.positions(), stop=self._stop)
             async with contextlib.aclosing(positions):

@@ -8,14 +8,14 @@ is followed for as long as its ingest takes, and must not keep a question waitin
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NewType
+from typing import Any, LiteralString, NewType
 from uuid import UUID
 
 from procrastinate.jobs import Job
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from storage.identity import Audience, DocumentId, MemberId
+from storage.identity import Audience, DocumentId, MemberId, WorkspaceId
 from storage.pool import Pool
 from storage.queue import Worker, defer
 
@@ -32,13 +32,17 @@ class SharedFile:
     """A file that somebody shared.
 
     Attributes:
+        name: what people call it; None where it was not noted.
         source: where to get it, in the surface's words; empty once that is done or given up.
+        reason: why it was given up.
         document_id: what it was stored as; None before that, and after that was deleted.
         status_ref: the platform's name of the message that shows its status; None before that.
     """
 
     id: SharedFileId
+    name: str | None
     source: Mapping[str, Any]
+    reason: str | None
     document_id: DocumentId | None
     status_ref: str | None
     created_at: datetime
@@ -56,6 +60,11 @@ class FileJob:
     file_id: SharedFileId
     place: Mapping[str, str]
     attempt: int
+
+
+_SELECT: LiteralString = (
+    "SELECT id, name, source, reason, document_id, status_ref, created_at FROM shared_files"
+)
 
 
 class SharedFiles:
@@ -78,7 +87,7 @@ class SharedFiles:
         Args:
             audience: where it was shared, and by whom.
             ref: the platform's name of message and file, unique within the workspace.
-            source: where to get it; kept until it was fetched.
+            source: where to get it, with its "name"; kept until it was fetched.
             surface: whose queue it goes to.
             place: what `FileJob.place` will be; kept until the job ends.
 
@@ -90,10 +99,13 @@ class SharedFiles:
         """
         async with self._pool.connection() as connection:
             made = await connection.execute(
-                "INSERT INTO shared_files (workspace_id, member_id, platform_ref, source)"
-                " VALUES (%s, %s, %s, %s)"
+                "INSERT INTO shared_files (workspace_id, member_id, platform_ref, name, source)"
+                " VALUES (%s, %s, %s, %s, %s)"
                 " ON CONFLICT ON CONSTRAINT shared_files_ref DO NOTHING RETURNING id",
-                [audience.workspace_id, audience.member_id, ref, Jsonb(dict(source))],
+                [
+                    *(audience.workspace_id, audience.member_id, ref, source.get("name")),
+                    Jsonb(dict(source)),
+                ],
             )
             row = await made.fetchone()
             if row is None:
@@ -112,11 +124,21 @@ class SharedFiles:
         async with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=class_row(SharedFile))
             await cursor.execute(
-                "SELECT id, source, document_id, status_ref, created_at FROM shared_files"
-                " WHERE id = %s",
+                _SELECT + " WHERE id = %s",
                 [file_id],
             )
             return await cursor.fetchone()
+
+    async def of_message(self, workspace_id: WorkspaceId, message_ref: str) -> list[SharedFile]:
+        """The files that were noted as `<message_ref>:…`, in the order of their noting."""
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(SharedFile))
+            await cursor.execute(
+                _SELECT + " WHERE workspace_id = %s AND starts_with(platform_ref, %s)"
+                " ORDER BY created_at, id",
+                [workspace_id, f"{message_ref}:"],
+            )
+            return await cursor.fetchall()
 
     async def shown(self, file_id: SharedFileId, status_ref: str) -> None:
         """Remember which message shows the status."""
@@ -125,13 +147,23 @@ class SharedFiles:
                 "UPDATE shared_files SET status_ref = %s WHERE id = %s", [status_ref, file_id]
             )
 
-    async def settle(self, file_id: SharedFileId, document_id: DocumentId | None) -> None:
-        """Remember what it was stored as, None where it is given up; forget where it came from."""
+    async def settle(
+        self,
+        file_id: SharedFileId,
+        document_id: DocumentId | None,
+        *,
+        reason: str | None = None,
+    ) -> None:
+        """Remember what it was stored as, None where it is given up; forget where it came from.
+
+        Args:
+            reason: why it is given up, for the person who shared it.
+        """
         async with self._pool.connection() as connection:
             await connection.execute(
-                "UPDATE shared_files SET source = '{}',"
+                "UPDATE shared_files SET source = '{}', reason = %s,"
                 " document_id = (SELECT id FROM documents WHERE id = %s) WHERE id = %s",
-                [document_id, file_id],
+                [reason, document_id, file_id],
             )
 
     async def shared_by(self, document_id: DocumentId, member_id: MemberId) -> bool:

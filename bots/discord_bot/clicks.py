@@ -1,7 +1,7 @@
 """One registration for every button: found by its id, alive after a restart, rights checked."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
 
 import discord
@@ -47,3 +47,33 @@ def on_click(context: DiscordContext, template: str, work: Clicked) -> None:
             await handle(context, interaction, lambda use: work(use, self.found))
 
     context.client.add_dynamic_items(Pressed)
+
+
+def refuse_forged(context: DiscordContext) -> None:
+    """Refuse clicks on buttons that their message does not have; discord.py is silent about them.
+
+    Call it once.
+    """
+    earlier = getattr(context.client, "on_interaction", None)
+
+    async def on_interaction(interaction: discord.Interaction) -> None:
+        if earlier is not None:
+            await earlier(interaction)
+        if interaction.type is discord.InteractionType.component and _forged(interaction):
+            await handle(context, interaction, _refuse)
+
+    context.client.event(on_interaction)
+
+
+async def _refuse(use: Use) -> None:
+    raise ValueError("a click on a button that is not there")
+
+
+def _forged(interaction: discord.Interaction) -> bool:
+    data: Mapping[str, Any] = interaction.data or {}
+    if interaction.message is None:
+        return True
+    view = discord.ui.View.from_message(interaction.message, timeout=None)
+    return data.get("custom_id") not in [
+        getattr(item, "custom_id", None) for item in view.walk_children()
+    ]

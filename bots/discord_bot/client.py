@@ -4,21 +4,25 @@ import logging
 from typing import Any
 
 import discord
-from discord import app_commands
+from discord import VoiceClient, app_commands
 
-from bots.discord_bot import ask
+from bots.discord_bot import actions, ask, documents, files, rate
+from bots.discord_bot.clicks import refuse_forged
 from bots.discord_bot.context import DiscordContext
 from bots.discord_bot.interactions import handle
 from bots.errors import BotsError
+from bots.failures import log_failure
 from bots.settings import DiscordSettings
 
 logger = logging.getLogger(__name__)
 
-MODULES = (ask,)
+MODULES = (actions, ask, documents, files, rate)
 """Every `register(tree, context)`."""
 
 LONGEST_LIMIT_S = 30.0
 """A pause that Discord demands for longer is not waited for; discord.py takes no less than this."""
+GUILDS_S = 1.0
+"""The servers are known when Discord has named no further one for so long."""
 
 
 class UnknownCommand(BotsError):
@@ -51,13 +55,7 @@ class Commands(app_commands.CommandTree[discord.Client]):
         mismatch = isinstance(
             error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch
         )
-        logger.log(
-            logging.WARNING if mismatch else logging.ERROR,
-            "a command failed: %s",
-            type(error).__name__,
-            exc_info=None if mismatch else error,
-            extra={"action": "command_failed"},
-        )
+        log_failure(logger, "a command", error, expected=mismatch, action="command_failed")
 
         async def explain(_: Any) -> None:
             raise UnknownCommand if mismatch else error
@@ -71,6 +69,7 @@ _TYPING = discord.InteractionType.autocomplete
 
 def build_client(settings: DiscordSettings) -> discord.Client:
     """A client that hears what it needs, keeps no messages and members, and cannot ping anybody."""
+    VoiceClient.warn_nacl = VoiceClient.warn_dave = False  # nobody speaks here
     intents = discord.Intents.none()
     intents.guilds = intents.guild_messages = intents.dm_messages = True
     intents.message_content = settings.message_content
@@ -81,6 +80,7 @@ def build_client(settings: DiscordSettings) -> discord.Client:
         member_cache_flags=discord.MemberCacheFlags.none(),
         chunk_guilds_at_startup=False,
         max_ratelimit_timeout=LONGEST_LIMIT_S,
+        guild_ready_timeout=GUILDS_S,
     )
 
 
@@ -90,4 +90,5 @@ async def build_commands(client: discord.Client, context: DiscordContext) -> Com
     tree.context = context
     for module in MODULES:
         module.register(tree, context)
+    refuse_forged(context)
     return tree

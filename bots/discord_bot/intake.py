@@ -15,10 +15,12 @@ from bots.channel_settings import ChannelSettings, load
 from bots.comparisons import kind_for
 from bots.discord_bot.audience import member_of, reads
 from bots.discord_bot.context import DiscordContext
+from bots.discord_bot.files import NO_QUESTION, accept_attached
 from bots.discord_bot.heard import Heard, heard_in
-from bots.discord_bot.interactions import place_of
+from bots.discord_bot.interactions import place_of, refused
 from bots.discord_bot.markdown import MARKDOWN
 from bots.discord_bot.rest import DiscordAway, DiscordRefused, DiscordTrouble, RateLimited
+from bots.failures import log_failure
 from bots.listening import EMPTY, addressed
 from bots.messages import Question
 from bots.replies import delayed
@@ -74,12 +76,8 @@ class Intake:
                 await self._say(message, remark)
         except Exception as error:  # nobody is there who could handle it
             expected = isinstance(error, DiscordTrouble)
-            logger.log(
-                logging.WARNING if expected else logging.ERROR,
-                "a message was not taken: %s",
-                type(error).__name__,
-                exc_info=None if expected else error,
-                extra={"action": "message_not_taken"},
+            log_failure(
+                logger, "taking a message", error, expected=expected, action="message_not_taken"
             )
         finally:
             self._waiting.discard(message.id)
@@ -100,16 +98,16 @@ class Intake:
                 calling = self._context.client.user in message.mentions or message.guild is None
                 if calling and not told and pause_s > 2 * FIRST_PAUSE_S:
                     told = True
-                    await self._say(message, delayed(error).text)
+                    await self._say(message, MARKDOWN.plain(delayed(error).text))
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _say(self, message: discord.Message, text: str) -> None:
-        """Reply with a sentence; a comfort that may fail."""
+        """Reply with a sentence, safe Markdown; a comfort that may fail."""
         try:
             await self._context.rest.send(
                 str(message.channel.id),
-                content=MARKDOWN.plain(text),
+                content=text,
                 reference=str(message.id),
                 nonce=f"r{message.id}",
             )
@@ -118,7 +116,7 @@ class Intake:
 
 
 async def take(context: DiscordContext, message: discord.Message) -> str | None:
-    """Store a message that is meant for us; what to say where it is not answered.
+    """Store a message that is meant for us; what to say where it is not answered, as safe Markdown.
 
     Raises:
         StorageError, DiscordTrouble: nothing was stored.
@@ -144,6 +142,10 @@ async def take(context: DiscordContext, message: discord.Message) -> str | None:
     )
     if not meant:
         return None
+    refusal = refused(settings, heard.spot, roles=roles, bot=heard.bot)
+    if refusal is not None:
+        # Who was not calling us need not hear that we would not have answered.
+        return refusal.text if refusal.text and calling else None
     if not heard.text:
         return _silent(context, heard)
     audience = here if calling else await heard.spot.audience(context.workplace, heard.user)
@@ -156,6 +158,10 @@ async def take(context: DiscordContext, message: discord.Message) -> str | None:
     )
     place = _place(context, heard, settings, thread=thread, ours=ours, roles=roles)
     kind = kind_for(settings.comparison_share, question.message_ref)
+    if heard.files:
+        await accept_attached(
+            context, message, place, scope=files_of(thread), message_ref=question.message_ref
+        )
     await context.turns.accept(question, place=place, kind=kind)
     return None
 
@@ -163,9 +169,9 @@ async def take(context: DiscordContext, message: discord.Message) -> str | None:
 def _silent(context: DiscordContext, heard: Heard) -> str | None:
     """What to say to a call without words."""
     if heard.files:
-        return None
+        return MARKDOWN.plain(NO_QUESTION)
     withheld = not (heard.mentioned or heard.spot.direct or context.settings.message_content)
-    return UNREAD if withheld else EMPTY
+    return MARKDOWN.plain(UNREAD if withheld else EMPTY)
 
 
 def _place(

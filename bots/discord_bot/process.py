@@ -10,7 +10,6 @@ import aiohttp
 import discord
 from discord.http import Route
 
-from bots.administration import Administration
 from bots.discord_bot import guilds
 from bots.discord_bot.catch_up import CatchUp
 from bots.discord_bot.client import Commands, build_client, build_commands
@@ -145,14 +144,7 @@ def _context(
         settings=settings,
         workplace=workplace,
         turns=turns,
-        administration=Administration(
-            pool=workplace.pool,
-            engine=workplace.engine,
-            documents=workplace.documents,
-            places=workplace.places,
-            runs=workplace.runs,
-            files_dir=workplace.files_dir,
-        ),
+        administration=workplace.administration,
         client=client,
         rest=DiscordCalls(client, timeout_s=settings.request_timeout_s),
     )

@@ -14,6 +14,7 @@ import discord
 
 from bots.discord_bot.audience import member_of, reads
 from bots.discord_bot.context import DIRECT, DiscordContext
+from bots.discord_bot.files import read_first
 from bots.discord_bot.markdown import MARKDOWN
 from bots.discord_bot.rest import DiscordAway, DiscordRefused, DiscordTrouble, RateLimited
 from bots.listening import title_of
@@ -44,6 +45,8 @@ def prepared(context: DiscordContext, deliver: Deliver) -> Deliver:
         except (DiscordAway, RateLimited) as error:
             raise RetryLater from error
         if may:
+            if pending.place.get("files"):
+                pending.preparation = read_first(context, pending)
             await deliver(pending)
         else:
             await _refuse(context, pending.place)
@@ -94,6 +97,9 @@ async def _guild(client: discord.Client, id_: int) -> discord.Guild | None:
     Raises:
         RetryLater: it is not told yet, or Discord has lost sight of the server.
     """
+    guild = client.get_guild(id_)
+    if guild is not None and not guild.unavailable:
+        return guild
     try:
         async with asyncio.timeout(READY_S):
             await client.wait_until_ready()

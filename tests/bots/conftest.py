@@ -1,13 +1,17 @@
 """A turn with nothing left out: the default models in a real engine, a database, real documents."""
 
+import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,8 +24,9 @@ from engine.client import EngineClient
 from engine.manifest import Manifest
 from engine.tokenizer import Tokenizer
 from storage.documents import Document, Documents, Owner
-from storage.identity import Audience, Identities, Keys
+from storage.identity import Audience, DocumentId, Identities, Keys
 from storage.ingest import ingest
+from storage.jobs import run_worker
 from storage.pool import Pool
 from storage.settings import DocumentsSettings, SearchSettings
 from tests.engine.serving import EngineProcess
@@ -33,6 +38,7 @@ CHECKOUT = Path(__file__).parents[2]
 EMBEDDER = "all-minilm-l6-v2"
 
 AddDocument = Callable[[str, str], Awaitable[Document]]
+ReadIn = Callable[[DocumentId], Awaitable[None]]
 Learn = Callable[[Audience, str, str, Owner], Awaitable[None]]
 
 
@@ -172,24 +178,52 @@ def identities(pool: Pool, keys: Keys) -> Identities:
 
 
 @pytest.fixture
-def learn(pool: Pool, home: Path, default_models: Path, chat_engine_url: str) -> Learn:
-    """Gives an audience a document, ready to be found."""
+def read_in(pool: Pool, home: Path, default_models: Path, chat_engine_url: str) -> ReadIn:
+    """Ingests a document of the app, with the real embedder."""
     directory = default_models / EMBEDDER
     tokenizer = Tokenizer.read(directory / Manifest.read(directory, verify=False).tokenizer)
 
-    async def learn(readers: Audience, name: str, text: str, owner: Owner) -> None:
-        settings = DocumentsSettings()
-        documents = Documents(pool=pool, files_dir=home / "files", settings=settings)
-        document = await documents.add(name, text.encode(), audience=readers, owner=owner)
+    async def read_in(document_id: DocumentId) -> None:
         async with EngineClient(url=chat_engine_url) as engine:
             await ingest(
-                document.id,
+                document_id,
                 pool=pool,
                 files_dir=home / "files",
                 embed=lambda texts: embed(engine, texts),
                 count_tokens=tokenizer.count,
-                settings=settings,
+                settings=DocumentsSettings(),
             )
+
+    return read_in
+
+
+@pytest.fixture
+async def worker(pool: Pool, read_in: ReadIn) -> AsyncIterator[None]:
+    """Reads whatever becomes a document during the test."""
+    async with running(run_worker(pool, ingest=read_in)):
+        yield
+
+
+@pytest.fixture
+def learn(pool: Pool, home: Path, read_in: ReadIn) -> Learn:
+    """Gives an audience a document, ready to be found."""
+
+    async def learn(readers: Audience, name: str, text: str, owner: Owner) -> None:
+        documents = Documents(pool=pool, files_dir=home / "files", settings=DocumentsSettings())
+        document = await documents.add(name, text.encode(), audience=readers, owner=owner)
+        await read_in(document.id)
         assert (await documents.get(document.id, audience=readers)).status == "ready"
 
     return learn
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let something run meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

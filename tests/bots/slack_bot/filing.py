@@ -3,13 +3,10 @@
 Documents are really ingested, with the tiny embedder of the storage tests.
 """
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
@@ -26,6 +23,7 @@ from storage.ingest import ingest
 from storage.jobs import run_worker
 from storage.pool import Pool
 from storage.settings import DocumentsSettings
+from tests.bots.conftest import running
 from tests.bots.slack_bot.listening import make_context
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel, Message, Person
@@ -87,18 +85,6 @@ class Filing:
         """Ingest what is stored meanwhile."""
         async with running(run_worker(self.pool, ingest=tiny_ingest(self.pool, self.state))):
             yield
-
-
-@asynccontextmanager
-async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Let something run meanwhile."""
-    task = asyncio.ensure_future(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 def tiny_ingest(pool: Pool, state: Path) -> Callable[[DocumentId], Awaitable[object]]:
