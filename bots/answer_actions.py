@@ -8,7 +8,7 @@ All functions return what to tell whoever acted, None where what happens says en
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -27,6 +27,7 @@ ANSWERING = "I am answering again already."
 NO_CHANNEL = "There is nobody else here; ask in a channel to reach its people."
 SHARED_BEFORE = "This answer was shared already."
 NEWER = "There is a newer answer to this question; that one can be shared."
+NOT_CALLED = "I could not write here to call people; please mention them yourself."
 CALLED_BEFORE = "People were called for this answer already; mention them yourself if nobody comes."
 
 SHARED_PART = BESIDE
@@ -50,8 +51,8 @@ class Beside(Protocol):
     async def share(self, answer: Answer, links: Links) -> None:
         """Post the parts of the answer from `SHARED_PART` on that are not known yet."""
 
-    async def call(self, part: int, people: str) -> None:
-        """Post that these people, mentioned in the platform's words, are needed."""
+    async def call(self, part: int, humans: Sequence[str]) -> None:
+        """Post `called`, mentioning these people and groups by the platform's ids."""
 
 
 async def stop(
@@ -144,8 +145,18 @@ async def call_people(
                 await beside.recover()
             if beside.knows(part):
                 return CALLED_BEFORE
-        await beside.call(part, " ".join(dialect.person(human) for human in settings.humans))
+        await beside.call(part, settings.humans)
     return None
+
+
+def called(mentions: Sequence[str], by: str) -> str:
+    """What calls people.
+
+    Args:
+        mentions: of those who are called, in the platform's words.
+        by: who calls, safe to show.
+    """
+    return f"{' '.join(mentions)}: {by} needs a person's help with this answer."
 
 
 def no_humans(dialect: Dialect) -> str:

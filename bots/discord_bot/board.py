@@ -19,6 +19,7 @@ from bots.discord_bot.custom_ids import part_of
 from bots.discord_bot.messages import Post, notice_post
 from bots.discord_bot.rest import DiscordCalls, DiscordRefused, DiscordTrouble, Json
 from bots.discord_bot.ways import ChannelWay, Place, Ref, TokenWay, Way
+from bots.screens import BESIDE
 from storage.deliveries import Deliveries
 from storage.identity import Audience, MessageId
 
@@ -66,7 +67,7 @@ class Board:
         self._said: dict[int, Post] = {}
         self._edited_at: dict[int, float] = {}
         self._lost: dict[int, str] = {}
-        self._strays: dict[Ref, str] = {}
+        self._strays: dict[Ref, tuple[str, list[str]]] = {}
         self._token_refused = False
         self._direct: Way | None = None
 
@@ -77,12 +78,13 @@ class Board:
             again: whether an earlier attempt may have posted what nobody remembers.
         """
         posted = await self._deliveries.get(self.message_id)
-        self.finished = bool(posted) and all(each.finished for each in posted)
+        answer = [each.finished for each in posted if each.part < BESIDE]
+        self.finished = bool(answer) and all(answer)
         if self._anew and not again:
             return
         self._refs = {each.part: Ref.parse(each.ref) for each in posted}
         if again and not self.finished:
-            await self._recover()
+            await self.recover()
 
     @property
     def begins(self) -> bool:
@@ -134,7 +136,7 @@ class Board:
 
     async def keep(self, count: int) -> None:
         """Delete the messages behind the first `count`: the text became shorter."""
-        for part in sorted(part for part in self._refs if part >= count):
+        for part in sorted(part for part in self._refs if count <= part < BESIDE):
             ref = self._refs[part]
             try:
                 await (await self._way()).delete(ref)
@@ -219,7 +221,7 @@ class Board:
         self._refs[part] = ref
         await self._deliveries.put(self.message_id, part=part, ref=str(ref))
 
-    async def _recover(self) -> None:
+    async def recover(self) -> None:
         """Find at Discord what was posted and not remembered."""
         if self.place.private:
             return
@@ -235,13 +237,14 @@ class Board:
             part = _part_of(message, self.message_id)
             if part is not None and part not in self._refs:
                 await self._remember(part, ref)
-            elif part is None and not message.get("components"):
-                self._strays[ref] = str(message["content"])
+            elif part is None:
+                self._strays[ref] = (str(message["content"]), _ids(message))
 
     async def _stray(self, post: Post) -> Ref | None:
-        """A message without buttons that says the same and belongs to no question."""
-        for ref, content in self._strays.items():
-            if content != post.content or post.buttons or ref in self._refs.values():
+        """A message that says the same, with the same buttons, and belongs to no question."""
+        wanted = (post.content, [button.custom_id for button in post.buttons])
+        for ref, said in self._strays.items():
+            if said != wanted or ref in self._refs.values():
                 continue
             if await self._deliveries.find_by_ref(str(ref), audience=self._audience) is None:
                 return ref
@@ -270,9 +273,14 @@ async def _with_or_without_buttons(
 
 def _part_of(message: Json, message_id: MessageId) -> int | None:
     """Which part of the question's answer a message of ours is; None for another message."""
-    for row in message.get("components") or ():
-        for component in row.get("components") or ():
-            part = part_of(str(component.get("custom_id") or ""), message_id)
-            if part is not None:
-                return part
-    return None
+    parts = (part_of(id_, message_id) for id_ in _ids(message))
+    return next((part for part in parts if part is not None), None)
+
+
+def _ids(message: Json) -> list[str]:
+    """Of the message's buttons."""
+    return [
+        str(component.get("custom_id") or "")
+        for row in message.get("components") or ()
+        for component in row.get("components") or ()
+    ]

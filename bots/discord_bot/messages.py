@@ -41,10 +41,15 @@ class Button:
 
 @dataclass(frozen=True, kw_only=True)
 class Post:
-    """One message: `content` is safe Markdown."""
+    """One message: `content` is safe Markdown.
+
+    Attributes:
+        calls: ids of people, and of roles after `&`, whom its mentions really call; nobody else.
+    """
 
     content: str
     buttons: tuple[Button, ...] = ()
+    calls: tuple[str, ...] = ()
 
     def view(self) -> discord.ui.View | None:
         """The buttons as discord.py sends them; five in a row."""

@@ -4,13 +4,13 @@ Why discord.py's HTTP client and not its models: it knows Discord's rate limits 
 be repeated, while `Messageable.send` keeps every view in memory for ever. Buttons here are found by
 their custom id (`bots.discord_bot.custom_ids`), so nothing has to be kept.
 
-Nothing that is sent can call anybody or show a preview: mentions are never resolved, and embeds are
-suppressed. Errors carry Discord's code and nothing else.
+Nothing that is sent can show a preview, and nobody is called but who is named: other mentions are
+not resolved, and embeds are suppressed. Errors carry Discord's code and nothing else.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -97,6 +97,7 @@ class DiscordCalls:
         view: discord.ui.View | None = None,
         reference: str | None = None,
         nonce: str | None = None,
+        calls: Sequence[str] = (),
     ) -> str:
         """Post a message; returns its id.
 
@@ -105,6 +106,7 @@ class DiscordCalls:
             reference: a message of the channel that it replies to, if that is still there.
             nonce: at most 25 characters; for some minutes a second message of the same nonce is
                 the first one, so a post that got no answer may be repeated.
+            calls: ids of people, and of roles after `&`, whom mentions in it really call.
         """
         reply = discord.utils.MISSING
         if reference is not None:
@@ -114,7 +116,7 @@ class DiscordCalls:
             view=view if view is not None else discord.utils.MISSING,
             nonce=nonce,
             message_reference=reply,
-            allowed_mentions=NOBODY,
+            allowed_mentions=_only(calls),
             flags=discord.MessageFlags(suppress_embeds=True),
         )
         posted = await self._call(
@@ -310,6 +312,18 @@ class DiscordCalls:
             # In a pause of all calls discord.py would never end it if who waits is cancelled.
             self._client.http._global_over.set()
             raise
+
+
+def _only(calls: Sequence[str]) -> discord.AllowedMentions:
+    """Lets exactly these be called."""
+    roles = [each.removeprefix("&") for each in calls if each.startswith("&")]
+    people = [each for each in calls if not each.startswith("&")]
+    return discord.AllowedMentions(
+        everyone=False,
+        replied_user=False,
+        users=[discord.Object(int(person)) for person in people],
+        roles=[discord.Object(int(role)) for role in roles],
+    )
 
 
 def _edited(content: str, view: discord.ui.View | None) -> MultipartParameters:

@@ -123,8 +123,9 @@ class ChannelWay:
         self._question = question
 
     async def post(self, part: int, post: Post, *, nonce: str) -> Ref:
-        """Post, the first part as a reply, unless the channel is the question's own thread."""
-        question = self._question if part == 0 and self._question != self._channel else ""
+        """Post; the first part, and a call for people, as a reply outside of an own thread."""
+        replies = (part == 0 or bool(post.calls)) and self._question != self._channel
+        question = self._question if replies else ""
         try:
             message = await self._send(post, nonce=nonce, question=question)
         except DiscordRefused:  # a reply needs the right to read the history; an answer does not
@@ -149,6 +150,7 @@ class ChannelWay:
             view=post.view() if self._buttons else None,
             reference=question or None,
             nonce=nonce,
+            calls=post.calls,
         )
 
 

@@ -1,11 +1,20 @@
 """The buttons of an answer: stop, answer again, share with the channel, call people."""
 
 import logging
+from collections.abc import Sequence
 
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackClientError
 
-from bots.answer_actions import SHARED_PART, again, call_people, share, stop
+from bots.answer_actions import (
+    NOT_CALLED,
+    SHARED_PART,
+    again,
+    call_people,
+    called,
+    share,
+    stop,
+)
 from bots.messages import Answer
 from bots.screens import Links, Reach
 from bots.slack_bot.blocks import (
@@ -24,8 +33,6 @@ from bots.slack_bot.mrkdwn import MRKDWN, escape
 from storage.identity import AnswerId, MessageId
 
 logger = logging.getLogger(__name__)
-
-NOT_CALLED = "I could not write here to call people; please mention them yourself."
 
 
 def register(app: AsyncApp, context: SlackContext) -> None:
@@ -129,9 +136,9 @@ class SlackBeside:
             if not self._board.knows(part):
                 await self._board.show(part, post, Priority.FINAL)
 
-    async def call(self, part: int, people: str) -> None:
+    async def call(self, part: int, humans: Sequence[str]) -> None:
         """Mention them in the thread."""
-        text = f"{people}: {escape(self._name)} needs a person's help with this answer."
+        text = called([MRKDWN.person(human) for human in humans], escape(self._name))
         await self._board.show(part, Post(text=text), Priority.FINAL)
 
 
