@@ -6,17 +6,18 @@ from typing import Any
 import discord
 from discord import VoiceClient, app_commands
 
-from bots.discord_bot import actions, ask, documents, files, rate
+from bots.discord_bot import actions, administer, ask, documents, files, home, rate, settings_panel
 from bots.discord_bot.clicks import refuse_forged
 from bots.discord_bot.context import DiscordContext
 from bots.discord_bot.interactions import handle
+from bots.discord_bot.localisation import Languages
 from bots.errors import BotsError
 from bots.failures import log_failure
 from bots.settings import DiscordSettings
 
 logger = logging.getLogger(__name__)
 
-MODULES = (actions, ask, documents, files, rate)
+MODULES = (actions, administer, ask, documents, files, home, rate, settings_panel)
 """Every `register(tree, context)`."""
 
 LONGEST_LIMIT_S = 30.0
@@ -91,4 +92,5 @@ async def build_commands(client: discord.Client, context: DiscordContext) -> Com
     for module in MODULES:
         module.register(tree, context)
     refuse_forged(context)
+    await tree.set_translator(Languages())
     return tree

@@ -27,6 +27,8 @@ COMPARE_TEMPLATE: Final = f"parley:compare:(?P<winner>left|right|tie|both_bad):{
 REPLACE_TEMPLATE: Final = f"parley:replace:{_ID}"
 REMOVE_TEMPLATE: Final = f"parley:remove:{_ID}"
 DELETE_TEMPLATE: Final = f"parley:delete:{_ID}"
+CONSENT_TEMPLATE: Final = "parley:consent:(?P<to>yes|no)"
+SETTINGS_TEMPLATE: Final = "parley:settings:(?P<part>channel|people|server)"
 """For `discord.ui.DynamicItem`; "id" is the id in the database."""
 
 
@@ -93,6 +95,16 @@ def remove_document(document_id: DocumentId) -> str:
 def delete_document(document_id: DocumentId) -> str:
     """Remove a document; the person means it."""
     return f"parley:delete:{document_id}"
+
+
+def consent(to: str) -> str:
+    """Agree to training, or no longer: "yes" or "no"."""
+    return f"parley:consent:{to}"
+
+
+def settings(part: str) -> str:
+    """A modal of settings: "channel", "people" or "server"."""
+    return f"parley:settings:{part}"
 
 
 def part_of(custom_id: str, message_id: MessageId) -> int | None:

@@ -254,11 +254,13 @@ class DiscordCalls:
         *,
         content: str,
         view: discord.ui.View | None = None,
+        file: discord.File | None = None,
         ephemeral: bool = False,
     ) -> tuple[str, str]:
         """Say more to an interaction; returns the ids of the message's channel and of itself."""
         body = handle_message_parameters(
             content=content,
+            file=file if file is not None else discord.utils.MISSING,
             view=view if view is not None else discord.utils.MISSING,
             allowed_mentions=NOBODY,
             flags=discord.MessageFlags(suppress_embeds=True, ephemeral=ephemeral),
@@ -269,9 +271,12 @@ class DiscordCalls:
             webhook_id=application_id,
             webhook_token=token,
         )
+        sent: Json = {"json": body.payload}
+        if body.files:
+            sent = {"form": body.multipart, "files": body.files}
         posted = await self._call(
             "follow up",
-            lambda: self._client.http.request(route, json=body.payload, params={"wait": "true"}),
+            lambda: self._client.http.request(route, params={"wait": "true"}, **sent),
         )
         return str(posted["channel_id"]), str(posted["id"])
 
