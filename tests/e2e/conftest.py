@@ -8,6 +8,7 @@ from tests.bots.conftest import keys as keys
 from tests.bots.conftest import learn as learn
 from tests.bots.conftest import model as model
 from tests.bots.conftest import model_port as model_port
+from tests.bots.conftest import read_in as read_in
 from tests.bots.discord_bot.conftest import discord_audience as discord_audience
 from tests.bots.discord_bot.conftest import discord_know as discord_know
 from tests.bots.discord_bot.conftest import discord_process as discord_process
