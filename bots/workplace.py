@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bots.administration import Administration
 from bots.assistant import Assistant
 from bots.settings import AssistantSettings, Settings
 from engine.client import EngineClient
@@ -47,6 +48,18 @@ class Workplace:
     runs: Runs
     feedback: Feedback
     assistant: Assistant
+
+    @property
+    def administration(self) -> Administration:
+        """What administrators do from a chat."""
+        return Administration(
+            pool=self.pool,
+            engine=self.engine,
+            documents=self.documents,
+            places=self.places,
+            runs=self.runs,
+            files_dir=self.files_dir,
+        )
 
 
 def workplace_on(

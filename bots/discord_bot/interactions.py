@@ -21,6 +21,7 @@ from bots.discord_bot.context import SURFACE, DiscordContext
 from bots.discord_bot.markdown import MARKDOWN
 from bots.discord_bot.rest import NOBODY, DiscordTrouble
 from bots.errors import BotsError
+from bots.failures import log_failure
 from bots.gate import Asker, Refusal, judged
 from bots.replies import sentence_for
 from engine.errors import EngineError
@@ -298,13 +299,7 @@ async def _acked(response: Awaitable[object]) -> bool:
 async def _tell_failure(voice: Voice, error: Exception) -> None:
     expected = isinstance(error, BotsError | DiscordTrouble | StorageError | EngineError)
     expected = expected or isinstance(error, TimeoutError | ValueError)
-    logger.log(
-        logging.WARNING if expected else logging.ERROR,
-        "an interaction failed: %s",
-        type(error).__name__,
-        exc_info=None if expected else error,
-        extra={"action": "interaction_failed"},
-    )
+    log_failure(logger, "an interaction", error, expected=expected, action="interaction_failed")
     try:
         text = "Discord did not let me do that here."
         if not isinstance(error, DiscordTrouble):

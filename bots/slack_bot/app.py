@@ -8,6 +8,7 @@ from slack_bolt.authorization import AuthorizeResult
 from slack_bolt.error import BoltUnhandledRequestError
 from slack_bolt.response import BoltResponse
 
+from bots.failures import log_failure
 from bots.slack_bot import (
     actions,
     admin,
@@ -77,14 +78,7 @@ async def _failed(
         logger.debug("nobody listens to %s", _kind(body), extra={"action": "event_unheard"})
         return BoltResponse(status=200, body="") if response is not None else None
     expected = isinstance(error, StorageError | TimeoutError)
-    logger.log(
-        logging.WARNING if expected else logging.ERROR,
-        "%s failed: %s",
-        _kind(body),
-        type(error).__name__,
-        exc_info=None if expected else error,
-        extra={"action": "event_failed"},
-    )
+    log_failure(logger, _kind(body), error, expected=expected, action="event_failed")
     # None: Slack has its ack already.
     return BoltResponse(status=500, body="") if response is not None else None
 

@@ -22,6 +22,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bots.channel_settings import load
 from bots.errors import BotsError
+from bots.failures import log_failure
 from bots.gate import outsiders
 from bots.slack_bot import commands
 from bots.slack_bot.blocks import Block
@@ -209,13 +210,7 @@ async def _tell_failure(
         error,
         BotsError | SlackClientError | StorageError | TimeoutError | ValueError,
     )
-    logger.log(
-        logging.WARNING if expected else logging.ERROR,
-        "a click failed: %s",
-        type(error).__name__,
-        exc_info=None if expected else error,
-        extra={"action": "click_failed"},
-    )
+    log_failure(logger, "a click", error, expected=expected, action="click_failed")
     with contextlib.suppress(KeyError, SlackClientError, TimeoutError, aiohttp.ClientError):
         await _tell_clicker(context, client, body, commands.sentence_for(error, clicked=True))
 

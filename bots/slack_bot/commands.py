@@ -18,6 +18,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 from bots import replies
 from bots.administration import AdministrationError
 from bots.channel_settings import load
+from bots.failures import log_failure
 from bots.messages import Question
 from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.contract import COMMAND
@@ -126,13 +127,7 @@ async def _carry_out(command: Command, verb: Verb, word: str) -> None:
             await verb(command)
     except Exception as error:
         expected = isinstance(error, _EXPECTED)
-        logger.log(
-            logging.WARNING if expected else logging.ERROR,
-            "a command failed: %s",
-            type(error).__name__,
-            exc_info=None if expected else error,
-            extra={"action": "command_failed"},
-        )
+        log_failure(logger, "a command", error, expected=expected, action="command_failed")
         await _tell(command, sentence_for(error))
     finally:
         acked.cancel()

@@ -13,7 +13,6 @@ from pydantic import SecretStr
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.administration import Administration
 from bots.errors import ServiceMissing
 from bots.redaction import redact_logs
 from bots.removal import purge_for_ever
@@ -126,14 +125,7 @@ def _open(
         installations=workplace.installations,
         members=workplace.members,
         runs=workplace.runs,
-        administration=Administration(
-            pool=workplace.pool,
-            engine=workplace.engine,
-            documents=workplace.documents,
-            places=workplace.places,
-            runs=workplace.runs,
-            files_dir=workplace.files_dir,
-        ),
+        administration=workplace.administration,
         people=People(admins=frozenset(settings.slack.admins), calls=workspaces.calls),
         calls=workspaces.calls,
         client_for=workspaces.client_for,

@@ -12,6 +12,7 @@ from bots.discord_bot.redaction import TOKENS
 from bots.errors import ServiceMissing
 from bots.redaction import redact
 from bots.settings import DiscordSettings, Settings
+from bots.supervisor import parts_of
 from engine.errors import SettingsInvalid
 from storage.settings import DatabaseSettings
 from tests.bots.conftest import free_port
@@ -116,3 +117,11 @@ def test_no_token_of_a_bot_or_an_interaction_is_written() -> None:
         assert bot not in shown and interaction not in shown
     plain = "the gateway closed (4000); Shard ID None has connected to Gateway"
     assert redact(plain, TOKENS) == plain
+
+
+async def test_up_runs_the_app_where_there_is_a_token(settings: Settings) -> None:
+    def names(settings: Settings) -> list[str]:
+        return [part.name for part in parts_of(settings, own_engine=False)]
+
+    assert "discord" in names(settings)
+    assert "discord" not in names(with_discord(settings, token=None))

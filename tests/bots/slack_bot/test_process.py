@@ -168,5 +168,5 @@ async def test_up_runs_the_app_where_it_can_start(make: Make) -> None:
     def names(settings: SlackSettings) -> list[str]:
         return [part.name for part in parts_of(Settings(slack=settings), own_engine=True)]
 
-    assert names(make()) == ["engine", "worker", "web", "slack"]
-    assert names(make(app_token=None)) == ["engine", "worker", "web"]
+    assert "slack" in names(make())
+    assert "slack" not in names(make(app_token=None))
