@@ -52,26 +52,34 @@ async def _ask(use: Use, text: str, kind: Literal["compare"] | None) -> None:
     if not text.strip():
         await use.tell(MARKDOWN.plain(EMPTY))
         return
-    async with asyncio.timeout(ACK_S):
-        settings = await load(use.context.workplace.places, use.audience.channel_id)
-        roles = roles_of(use.interaction.user)
-        refusal = refused(settings, use.spot, roles=roles, bot=use.interaction.user.bot)
-        if refusal is not None:
-            await use.tell(refusal.text)
-            return
-        place, thread = _place(use, settings)
-        name = f"{use.interaction.application_id}:{UNKNOWN_YET}{use.interaction.id}"
-        question = Question(
-            text=text,
-            audience=use.audience,
-            thread_ref=thread,
-            message_ref=name,
-            author_id=use.audience.member_id,
-        )
-        await use.context.turns.accept(
-            question, place=place, kind=kind or kind_for(settings.comparison_share, name)
-        )
-    await use.hand_over(private=place["via"] == "ephemeral")
+    with use.context.deferrals.begun(str(use.interaction.id)):
+        async with asyncio.timeout(ACK_S):
+            place = await _accepted(use, text, kind)
+        if place is not None:
+            await use.hand_over(private=place["via"] == "ephemeral")
+
+
+async def _accepted(use: Use, text: str, kind: Literal["compare"] | None) -> dict[str, str] | None:
+    """Store the question; returns the place of its answer, None for who gets none and is told."""
+    settings = await load(use.context.workplace.places, use.audience.channel_id)
+    roles = roles_of(use.interaction.user)
+    refusal = refused(settings, use.spot, roles=roles, bot=use.interaction.user.bot)
+    if refusal is not None:
+        await use.tell(refusal.text)
+        return None
+    place, thread = _place(use, settings)
+    name = f"{use.interaction.application_id}:{UNKNOWN_YET}{use.interaction.id}"
+    question = Question(
+        text=text,
+        audience=use.audience,
+        thread_ref=thread,
+        message_ref=name,
+        author_id=use.audience.member_id,
+    )
+    await use.context.turns.accept(
+        question, place=place, kind=kind or kind_for(settings.comparison_share, name)
+    )
+    return place
 
 
 def _place(use: Use, settings: ChannelSettings) -> tuple[dict[str, str], str]:

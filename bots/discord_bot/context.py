@@ -1,6 +1,9 @@
 """What every Discord listener works with, opened once by `bots.discord_bot.process`."""
 
+import asyncio
+import contextlib
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import discord
@@ -19,6 +22,8 @@ Discord calls it so, too, in links to messages."""
 
 
 MOST_RECENT = 10_000
+DEFERRED_S = 10.0
+"""Longer than an ack is tried for."""
 
 
 class Recent:
@@ -36,6 +41,34 @@ class Recent:
         return known
 
 
+class Deferrals:
+    """Commands whose response a turn fills: not before Discord has its deferral.
+
+    The turn begins as soon as the question is stored, which comes before the deferral. An edit that
+    overtook that would be refused, and "thinking…" would stay.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, asyncio.Event] = {}
+
+    @contextlib.contextmanager
+    def begun(self, interaction_id: str) -> Iterator[None]:
+        """Store the question and defer in here."""
+        done = self._under_way[interaction_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            done.set()
+            del self._under_way[interaction_id]
+
+    async def ended(self, interaction_id: str) -> None:
+        """Wait for that; what another process began is over."""
+        if (done := self._under_way.get(interaction_id)) is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DEFERRED_S):
+                    await done.wait()
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiscordContext:
     """Everything below the listeners.
@@ -44,6 +77,7 @@ class DiscordContext:
         client: logged in; its cache holds servers, channels, roles and overwrites, and nobody's
             messages or membership.
         recent: the interactions of this process.
+        deferrals: those of them that are not acknowledged yet.
     """
 
     settings: DiscordSettings
@@ -53,3 +87,4 @@ class DiscordContext:
     client: discord.Client
     rest: DiscordCalls
     recent: Recent = field(default_factory=Recent)
+    deferrals: Deferrals = field(default_factory=Deferrals)

@@ -27,8 +27,8 @@ FRESH_S = 5.0
 """For so long the roles that came with a question are those of its asker now."""
 READY_S = 30.0
 THREAD_NAME_CHARACTERS = 100
-QUESTION_CHARACTERS = 1500
-"""Of a question that stands over its thread."""
+QUESTION_CHARACTERS = 900
+"""Of a question that stands over its thread; escaped it may be twice as long."""
 NO_MEMBER: Final = frozenset({10004, 10007, 10013})
 UNKNOWN_YET = "interaction:"
 """How the thread of a command's question is called until it has one."""
@@ -38,6 +38,7 @@ def prepared(context: DiscordContext, deliver: Deliver) -> Deliver:
     """A deliverer that first sees to the rest, then calls `deliver`."""
 
     async def prepare_and_deliver(pending: PendingTurn) -> None:
+        await context.deferrals.ended(pending.place.get("interaction", ""))
         try:
             may = await still_reads(context, pending.place)
             if may and pending.place.get("thread") == "open":

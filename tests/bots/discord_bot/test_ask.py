@@ -65,6 +65,20 @@ async def test_a_repeated_command_is_answered_once_and_an_expired_one_in_the_cha
     assert len(await rows(pool, "SELECT 1 FROM messages")) == 2
 
 
+async def test_an_answer_never_overtakes_its_deferral(
+    discord_server: DiscordServer, discord_app: Running, discord_know: Know
+) -> None:
+    ana = discord_server.add_person("Ana")
+    team = discord_server.add_channel("team")
+    await discord_know(team, "leave.md", LEAVE)
+    async with discord_app():
+        discord_server.fail("callback", delay_s=0.4)
+        asked = discord_server.slash(ana, team, "ask", question=QUESTION)
+        await discord_server.answer_to(asked)
+        assert team.living() == [asked.original]
+        assert asked.original is not None and not asked.original.loading
+
+
 async def test_a_database_that_is_away_is_said_to_the_person_alone(
     discord_server: DiscordServer, discord_app: Running, pool: Pool
 ) -> None:
