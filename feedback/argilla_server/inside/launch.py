@@ -14,10 +14,12 @@ import ctypes
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import sql_search  # noqa: F401 (registers the search engine)
 import uvicorn
@@ -37,6 +39,7 @@ FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 STABLE_AFTER_S = 30.0
 _PR_SET_PDEATHSIG = 1
+_WEB_FONT = re.compile(r"@import url\(https?://[^)]*\);?")
 
 logger = logging.getLogger("launch")
 Job = Callable[[], None]
@@ -68,6 +71,19 @@ async def _prepare() -> None:
             )
         elif owner.api_key != key or not accounts.verify_password(password, owner.password_hash):
             await owner.update(db, password_hash=accounts.hash_password(password), api_key=key)
+
+
+def keep_pages_at_home() -> None:
+    """Take the import of web fonts out of the pages' styles: readers' browsers ask nobody else.
+
+    Argilla has copied its pages into a temporary folder by now; the installed ones stay as they
+    are.
+    """
+    pages = next(route.app.directory for route in app.routes if route.name == "static")
+    for style in Path(pages).rglob("*.css"):
+        content = style.read_text()
+        if _WEB_FONT.search(content):
+            style.write_text(_WEB_FONT.sub("", content))
 
 
 def serve() -> None:
@@ -170,6 +186,7 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
+    keep_pages_at_home()
     gc.freeze()
     family = Family()
     pid = family.fork(prepare)

@@ -71,7 +71,7 @@ class Process:
     def log(self) -> Path:
         return self.home / "process.log"
 
-    def start(self) -> None:
+    def start(self, *, wait: bool = True) -> None:
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "feedback", "argilla"],
@@ -81,7 +81,8 @@ class Process:
                 stderr=log,
                 preexec_fn=die_with_parent,
             )
-        self.wait()
+        if wait:
+            self.wait()
 
     def wait(self) -> None:
         """Until it answers."""

@@ -1,0 +1,153 @@
+"""`python -m feedback argilla` as an operator runs it."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from bots.settings import Settings
+from bots.supervisor import parts_of
+from feedback.settings import ArgillaSettings
+from tests.feedback.argilla_server.conftest import Process, eventually, new_process
+
+SERVER, REDIS = "launch.py", "redis-server"
+BACK_DEADLINE_S = 20.0
+
+pytestmark = pytest.mark.argilla
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """One that the tests below may kill; it keeps its secrets itself."""
+    process = new_process(tmp_path_factory.mktemp("argilla"), "sqlite")
+    for name in ("API_KEY", "PASSWORD"):
+        del process.environment[f"PARLEY_ARGILLA__{name}"]
+    process.start()
+    yield process
+    assert process.popen is not None
+    if process.popen.poll() is None:
+        process.stop()
+
+
+def family(process: Process, program: str) -> list[psutil.Process]:
+    """The running processes of a program, parents first."""
+    assert process.popen is not None
+    children = psutil.Process(process.popen.pid).children(recursive=True)
+    return [child for child in children if program in " ".join(child.cmdline()[:2])]
+
+
+def owner_key(process: Process) -> str:
+    return (process.home / "argilla" / "api-key").read_text()
+
+
+def test_its_secrets_are_made_kept_from_others_and_never_logged(process: Process) -> None:
+    folder = process.home / "argilla"
+    names = ("api-key", "password", "session-key")
+    for name in names:
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    me = httpx.get(
+        f"{process.server.url}/api/v1/me", headers={"X-Argilla-Api-Key": owner_key(process)}
+    )
+    assert (me.json()["username"], me.json()["role"]) == ("ada", "owner")
+    logs = [process.log, *(process.home / "logs").iterdir()]
+    written = "".join(log.read_text() for log in logs)
+    assert written
+    assert not any((folder / name).read_text() in written for name in names)
+    shown = " ".join(word for child in family(process, "") for word in child.cmdline())
+    assert not any((folder / name).read_text() in shown for name in names)
+
+
+def test_a_second_one_on_the_same_state_says_so(process: Process) -> None:
+    second = Process(
+        home=process.home,
+        store=process.store,
+        environment=process.environment,
+        server=process.server,
+    )
+    second.start(wait=False)
+    assert second.popen is not None
+    assert second.popen.wait(BACK_DEADLINE_S) == 69
+    assert "already running" in process.log.read_text()
+
+
+def test_a_killed_launcher_is_back_and_the_data_stay(process: Process) -> None:
+    owner = {"X-Argilla-Api-Key": owner_key(process)}
+    address = f"{process.server.url}/api/v1"
+    assert httpx.post(f"{address}/workspaces", headers=owner, json={"name": "kept"}).is_success
+    kill(process, family(process, SERVER)[0])
+    kept = httpx.get(f"{address}/me/workspaces", headers=owner)
+    assert [item["name"] for item in kept.json()["items"]] == ["kept"]
+    assert "killed by SIGKILL" in process.log.read_text()
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_killed_server_or_worker_is_back(process: Process, which: int) -> None:
+    kill(process, family(process, SERVER)[which])
+
+
+def kill(process: Process, victim: psutil.Process) -> None:
+    """Kill a process of Argilla's, and wait until all of them are there again."""
+    victim.kill()
+    eventually(lambda: not victim.is_running(), lambda: "still there", deadline_s=BACK_DEADLINE_S)
+    process.wait()
+    eventually(
+        lambda: len(family(process, SERVER)) >= 4,  # launcher, server, worker, its scheduler
+        lambda: process.log.read_text(),
+        deadline_s=BACK_DEADLINE_S,
+    )
+
+
+def test_a_killed_redis_is_back(process: Process) -> None:
+    (victim,) = family(process, REDIS)
+    victim.kill()
+    eventually(
+        lambda: [found for found in family(process, REDIS) if found.pid != victim.pid] != [],
+        lambda: process.log.read_text(),
+        deadline_s=BACK_DEADLINE_S,
+    )
+
+
+def test_sigterm_stops_everything(process: Process) -> None:
+    everybody = family(process, "")
+    assert len(everybody) >= 5
+    assert process.stop() == 0
+    assert not psutil.wait_procs(everybody, timeout=5)[1]
+
+
+def test_a_killed_parent_takes_everybody_along(process: Process) -> None:
+    # After it has been stopped by the test above, on the same state.
+    process.start(wait=False)
+    eventually(
+        lambda: bool(family(process, SERVER) and family(process, REDIS)),
+        lambda: process.log.read_text(),
+        deadline_s=BACK_DEADLINE_S,
+    )
+    everybody = family(process, "")
+    assert process.popen is not None
+    process.popen.kill()
+    process.popen.wait()
+    assert not psutil.wait_procs(everybody, timeout=BACK_DEADLINE_S)[1]
+
+
+def test_up_includes_it_unless_it_is_switched_off_or_exists() -> None:
+    def names(argilla: ArgillaSettings) -> set[str]:
+        settings = Settings().model_copy(update={"argilla": argilla})
+        return {part.name for part in parts_of(settings, own_engine=True)}
+
+    assert "argilla" in names(ArgillaSettings())
+    assert "argilla" not in names(ArgillaSettings(enabled=False))
+    assert "argilla" not in names(ArgillaSettings(url="https://argilla.example"))
+
+
+def test_with_the_address_of_another_argilla_none_is_started(tmp_path: Path) -> None:
+    other = new_process(tmp_path, "sqlite")
+    other.environment["PARLEY_ARGILLA__URL"] = "https://argilla.example"
+    other.start(wait=False)
+    assert other.popen is not None
+    assert other.popen.wait(BACK_DEADLINE_S) == 78
+    assert "PARLEY_ARGILLA__URL" in other.log.read_text()
+    assert os.listdir(tmp_path) == ["process.log"]
