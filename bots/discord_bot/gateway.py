@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
+CLOSE_S = 2.0
+RESUMABLE = 4000
 BAD_TOKEN = 4004
 BAD_INTENTS = (4013, 4014)
 NOT_OURS = (4010, 4011, 4012)
@@ -67,7 +69,11 @@ async def stay_connected(client: discord.Client, settings: DiscordSettings) -> N
             # `OSError` includes a hello that did not come in time.
             session = _session(client)
             logger.warning("no gateway: %s", type(error).__name__, extra={"action": "gateway_lost"})
+        except Exception:  # an event that discord.py cannot read must not end the process
+            session = _session(client)
+            logger.exception("an event was not understood", extra={"action": "event_unread"})
         client.dispatch("disconnect")
+        await _let_go(client)
         if lived:
             pause_s = FIRST_PAUSE_S
             continue
@@ -86,6 +92,18 @@ async def gateway_url(client: discord.Client, settings: DiscordSettings) -> yarl
     async with asyncio.timeout(settings.request_timeout_s):
         found: dict[str, str] = await client.http.request(Route("GET", "/gateway"))
     return yarl.URL(found["url"])
+
+
+async def _let_go(client: discord.Client) -> None:
+    """Close what is left of a connection, so that its heartbeat ends, too."""
+    ws: DiscordWebSocket | None = client.ws
+    if ws is None or not ws.open:
+        return
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await ws.close(code=RESUMABLE)
+    except (aiohttp.ClientError, OSError, RuntimeError) as error:
+        logger.info("no goodbye: %s", type(error).__name__, extra={"action": "gateway_unclosed"})
 
 
 def _session(client: discord.Client) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from storage.conversations import Conversations
 from storage.identity import Keys
 from storage.places import Places
 from storage.pool import Pool
+from tests.bots.app_process import eventually
 from tests.bots.discord_bot.conftest import AudienceOf, Know, Running
 from tests.fakes.discord_interactions import Interaction
 from tests.fakes.discord_permissions import Permission
 from tests.fakes.discord_server import DiscordServer
 from tests.fakes.discord_world import Channel, ChannelType, Person
+from tests.feedback.conftest import rows
 
 LEAVE = "Everybody has 30 days of leave a year."
 QUESTION = "How many days of leave?"
@@ -27,6 +29,15 @@ async def nothing_found(discord: DiscordServer, asked: Interaction) -> None:
         "an answer without documents",
         within_s=10,
     )
+
+
+async def settled(pool: Pool) -> None:
+    """Wait until nothing is to be answered any more."""
+
+    async def nothing_left() -> bool:
+        return await rows(pool, "SELECT 1 FROM procrastinate_jobs") == []
+
+    await eventually(nothing_left, "no turn left")
 
 
 NO = "There are no documents here yet"
@@ -86,9 +97,45 @@ async def test_a_late_answer_asks_discord_for_the_roles_of_its_asker(
         if has_role:
             assert "leave.md" in (await discord_server.answer_to(asked)).content
             return
-        await discord_server.until(
-            lambda: discord_server.calls_of("GET /guilds/{guild}/members/{user}"), "a question"
-        )
+        await settled(pool)
+    assert discord_server.replies(asked) == []
+
+
+@pytest.mark.parametrize("still_in", [True, False])
+async def test_a_late_answer_in_a_private_thread_is_for_its_members(
+    discord_server: DiscordServer,
+    discord_app: Running,
+    discord_know: Know,
+    discord_audience: AudienceOf,
+    pool: Pool,
+    keys: Keys,
+    still_in: bool,
+) -> None:
+    ana, bob = discord_server.add_person("Ana"), discord_server.add_person("Bob")
+    team = discord_server.add_channel("team")
+    await discord_know(team, "leave.md", LEAVE)
+    secret = discord_server.open_thread(
+        team, "secret", owner=bob, private=True, members=[discord_server.bot]
+    )
+    asked = discord_server.say(ana, secret, QUESTION, deliver=False)
+    here = await discord_audience(secret, ana)
+    place = left_behind(discord_server, secret, ana, asked.id) | {"also": team.id}
+    await Conversations(pool=pool, keys=keys).accept_question(
+        audience=here,
+        thread_ref=secret.id,
+        message_ref=asked.id,
+        text=QUESTION,
+        author_id=here.member_id,
+        surface="discord",
+        place=place,
+    )
+    if not still_in:
+        secret.members.discard(ana.id)
+    async with discord_app():
+        if still_in:
+            assert "leave.md" in (await discord_server.answer_to(asked)).content
+            return
+        await settled(pool)
     assert discord_server.replies(asked) == []
 
 

@@ -89,7 +89,7 @@ async def test_a_start_registers_nothing_and_says_what_differs(
     assert discord_server.calls_of("PUT /applications/{application}/commands") == []
 
 
-async def test_a_gateway_that_closes_at_once_is_tried_again_with_pauses(
+async def test_a_gateway_that_closes_at_once_or_talks_nonsense_is_tried_again_with_pauses(
     discord_server: DiscordServer, discord_app: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gateway, "FIRST_PAUSE_S", 0.1)
@@ -99,6 +99,7 @@ async def test_a_gateway_that_closes_at_once_is_tried_again_with_pauses(
         await connection.close(4000)
         await discord_server.until(lambda: discord_server.gateway.refuse == 0, "three attempts")
         await discord_server.gateway.connected()
+        discord_server.gateway.emit("MESSAGE_CREATE", lambda intents: {"odd": True})
         ana = discord_server.add_person("Ana")
         asked = discord_server.slash(ana, discord_server.direct(ana), "ask", question="Leave?")
         await discord_server.acknowledged(asked)
