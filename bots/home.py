@@ -4,7 +4,7 @@ What it shows is the person's own: their votes, and documents that their audienc
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bots.administration_wording import leaderboard_lines
@@ -125,11 +125,11 @@ def parts(home: Home, dialect: Dialect) -> list[Part]:
     ]
 
 
-def listed(part: Part, *, limit: int) -> str:
-    """The part's lines, as far as `limit` characters hold them."""
+def listed(part: Part, *, limit: int, length: Callable[[str], int] = len) -> str:
+    """The part's lines, as far as `limit` holds them; `length` counts as the platform does."""
     text = ""
     for line in part.lines:
-        if len(text) + len(line) + 3 > limit:
+        if length(text) + length(line) + 3 > limit:
             break
         text += f"• {line}\n"
     return text or part.empty

@@ -9,7 +9,7 @@ from bots.discord_bot import custom_ids
 from bots.discord_bot.clicks import on_click
 from bots.discord_bot.context import DiscordContext
 from bots.discord_bot.interactions import Use, handle
-from bots.discord_bot.markdown import MARKDOWN
+from bots.discord_bot.markdown import MARKDOWN, units
 from bots.discord_bot.messages import Button, Post
 from bots.home import Home, consent_change, consent_text, listed, load_home, parts, person_of
 
@@ -46,7 +46,7 @@ def home_post(home: Home) -> Post:
     """The home as one message."""
     label, to = consent_change(home)
     lists = [
-        f"{MARKDOWN.bold(part.title)}\n{listed(part, limit=PART_CHARACTERS)}"
+        f"{MARKDOWN.bold(part.title)}\n{listed(part, limit=PART_CHARACTERS, length=units)}"
         for part in parts(home, MARKDOWN)
     ]
     text = "\n".join([consent_text(home, MARKDOWN), *lists])

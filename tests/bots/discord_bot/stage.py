@@ -80,8 +80,9 @@ class Stage:
     async def listening(self, *modules: ModuleType) -> AsyncIterator[None]:
         """Let the features hear what happens, over the gateway."""
         client = self.context.client
+        commands = CommandTree(client)
         for module in modules:
-            module.register(CommandTree(client), self.context)
+            module.register(commands, self.context)
         connected = asyncio.create_task(stay_connected(client, self.context.settings))
         try:
             await self.discord.gateway.connected()
