@@ -35,7 +35,8 @@ async def settled(pool: Pool) -> None:
     """Wait until nothing is to be answered any more."""
 
     async def nothing_left() -> bool:
-        return await rows(pool, "SELECT 1 FROM procrastinate_jobs") == []
+        turns = "SELECT 1 FROM procrastinate_jobs WHERE queue_name = 'discord'"
+        return await rows(pool, turns) == []
 
     await eventually(nothing_left, "no turn left")
 
