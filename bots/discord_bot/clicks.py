@@ -54,13 +54,24 @@ def refuse_forged(context: DiscordContext) -> None:
 
     Call it once.
     """
+
+    async def check(interaction: discord.Interaction) -> None:
+        if interaction.type is discord.InteractionType.component and _forged(interaction):
+            await handle(context, interaction, _refuse)
+
+    also_hear(context, check)
+
+
+def also_hear(
+    context: DiscordContext, listener: Callable[[discord.Interaction], Awaitable[None]]
+) -> None:
+    """Let `listener` hear of every interaction, too: discord.py knows one listener of an event."""
     earlier = getattr(context.client, "on_interaction", None)
 
     async def on_interaction(interaction: discord.Interaction) -> None:
         if earlier is not None:
             await earlier(interaction)
-        if interaction.type is discord.InteractionType.component and _forged(interaction):
-            await handle(context, interaction, _refuse)
+        await listener(interaction)
 
     context.client.event(on_interaction)
 
@@ -73,7 +84,9 @@ def _forged(interaction: discord.Interaction) -> bool:
     data: Mapping[str, Any] = interaction.data or {}
     if interaction.message is None:
         return True
-    view = discord.ui.View.from_message(interaction.message, timeout=None)
+    newer = interaction.message.flags.components_v2
+    view_of = discord.ui.LayoutView.from_message if newer else discord.ui.View.from_message
+    view: discord.ui.View | discord.ui.LayoutView = view_of(interaction.message, timeout=None)
     return data.get("custom_id") not in [
         getattr(item, "custom_id", None) for item in view.walk_children()
     ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import discord
 
+from bots.discord_bot.clicks import also_hear
 from bots.discord_bot.context import DiscordContext
 from bots.discord_bot.interactions import Use, handle
 
@@ -38,11 +39,8 @@ def modal(title: str, custom_id: str, *inputs: discord.ui.Label[Any]) -> discord
 def on_submit(context: DiscordContext, template: str, work: Submitted) -> None:
     """Let `work` handle the submissions of modals whose ids match `template` completely."""
     pattern = re.compile(template)
-    earlier = getattr(context.client, "on_interaction", None)
 
-    async def on_interaction(interaction: discord.Interaction) -> None:
-        if earlier is not None:
-            await earlier(interaction)
+    async def submitted(interaction: discord.Interaction) -> None:
         if interaction.type is not discord.InteractionType.modal_submit:
             return
         data: Mapping[str, Any] = interaction.data or {}
@@ -50,7 +48,7 @@ def on_submit(context: DiscordContext, template: str, work: Submitted) -> None:
             values = dict(_values(data.get("components") or ()))
             await handle(context, interaction, lambda use: work(use, match, values))
 
-    context.client.event(on_interaction)
+    also_hear(context, submitted)
 
 
 def text_of(values: Values, name: str) -> str | None:
