@@ -96,7 +96,7 @@ async def model(command: Command) -> None:
     await command.ack()
     name = command.rest.removeprefix("set ").strip()[:NAME_CHARACTERS]
     actor = await _actor(command)
-    administration = command.context.administration
+    administration = command.context.workplace.administration
     if not name:
         choice = await administration.models(actor)
         await command.reply(models_text(choice, MRKDWN))
@@ -132,7 +132,7 @@ async def _open(
     context: SlackContext, client: AsyncWebClient, actor: Actor, origin: Origin, trigger_id: str
 ) -> None:
     """Open it within the 3 s that a `trigger_id` lives; without the engine, without models."""
-    now = await context.administration.settings(actor)
+    now = await context.workplace.administration.settings(actor)
     try:
         models = [model.name for model in await answering_models(context.workplace.engine)]
     except EngineError:
@@ -155,7 +155,7 @@ async def _submitted(
             wanted = read_settings(view)
             admin = await administers(context, client, team=origin.team, user=origin.user)
             actor = Actor(audience=audience, administers=admin)
-            await context.administration.save_settings(actor, wanted)
+            await context.workplace.administration.save_settings(actor, wanted)
     except SettingsRefused as error:
         await ack(response_action="errors", errors=error.errors)
         return
@@ -204,7 +204,7 @@ async def _queue(
 ) -> None:
     await command.ack()
     await ask_for_run(
-        command.context.administration,
+        command.context.workplace.administration,
         await _actor(command),
         Recipe(kind=kind, parameters=parameters),
         person=str(command.body.get("user_name", "")),
@@ -240,7 +240,7 @@ async def status(command: Command) -> None:
     """`/parley status`."""
     await command.ack()
     actor = await _actor(command)
-    now = await command.context.administration.status(actor)
+    now = await command.context.workplace.administration.status(actor)
     await command.reply(status_text(now, MRKDWN))
 
 
@@ -249,7 +249,7 @@ async def status(command: Command) -> None:
 
 async def forget_me(command: Command) -> None:
     """`/parley forget-me`: whoever types it is forgotten."""
-    forgotten = await command.context.administration.forget(command.audience)
+    forgotten = await command.context.workplace.administration.forget(command.audience)
     await command.ack()
     await command.reply(str(forgotten))
 

@@ -91,7 +91,7 @@ async def _take(
     )
     if heard.files:
         await accept_files(context, body, body["event"])
-    settings = await load(context.places, here.channel_id)
+    settings = await load(context.workplace.places, here.channel_id)
     ours = heard.thread_ts is not None and await _is_ours(context, heard, here)
     meant = addressed(
         settings,
@@ -148,7 +148,7 @@ async def _is_ours(context: SlackContext, heard: Heard, audience: Audience) -> b
     if await conversations.thread_is_ours(heard.thread, audience=audience):
         return True
     ref = f"{heard.channel}:{heard.thread}"
-    return await context.deliveries.find_by_ref(ref, audience=audience) is not None
+    return await context.workplace.deliveries.find_by_ref(ref, audience=audience) is not None
 
 
 def place_of(heard: Heard) -> dict[str, str]:
@@ -198,6 +198,6 @@ async def ask(command: Command) -> None:
     if not command.rest:
         await command.ack(text=ASK_USAGE)
         return
-    settings = await load(command.context.places, command.audience.channel_id)
+    settings = await load(command.context.workplace.places, command.audience.channel_id)
     question, _ = question_of(command)
     await ask_by_command(command, kind_for(settings.comparison_share, question.message_ref))

@@ -248,7 +248,7 @@ async def _refuse_outsiders(
     home, here = body["user"].get("team_id"), origin_of(body)
     if home in (None, here.team):
         return
-    if (await load(context.places, audience.channel_id)).who == "everyone":
+    if (await load(context.workplace.places, audience.channel_id)).who == "everyone":
         return
     if (await context.people.info(client, here.user)).stranger_to(here.team):
         raise Outsider

@@ -200,7 +200,7 @@ async def ask_by_command(command: Command, kind: Literal["answer", "compare"]) -
     """
     question, place = question_of(command)
     async with asyncio.timeout(BEFORE_ACK_S):
-        settings = await load(command.context.places, command.audience.channel_id)
+        settings = await load(command.context.workplace.places, command.audience.channel_id)
         asker = Asker(
             user=place["member"],
             team=place["workspace"],

@@ -5,18 +5,11 @@ from dataclasses import dataclass
 
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.administration import Administration
 from bots.settings import SlackSettings
 from bots.slack_bot.people import People
 from bots.slack_bot.web_api import SlackCalls
 from bots.turns import Turns
 from bots.workplace import Workplace
-from feedback import Feedback
-from storage.deliveries import Deliveries
-from storage.installations import Installations
-from storage.members import Members
-from storage.places import Places
-from storage.runs import Runs
 
 SURFACE = "slack"
 """Name of the platform in `Identities.resolve`, and of the queue of turns."""
@@ -36,13 +29,6 @@ class SlackContext:
     settings: SlackSettings
     workplace: Workplace
     turns: Turns
-    feedback: Feedback
-    places: Places
-    deliveries: Deliveries
-    installations: Installations
-    members: Members
-    runs: Runs
-    administration: Administration
     people: People
     calls: Callable[[AsyncWebClient], SlackCalls]
     client_for: Callable[[str], Awaitable[AsyncWebClient]]

@@ -85,7 +85,7 @@ async def _change_workspace_consent(click: Click) -> None:
     here = click.origin
     admin = await administers(click.context, click.client, team=here.team, user=here.user)
     actor = Actor(audience=click.audience, administers=admin)
-    administration = click.context.administration
+    administration = click.context.workplace.administration
     now = await administration.workspace_settings(actor)
     wanted = now.model_copy(update={"consent_to_train": click.value == "yes"})
     await administration.save_workspace_settings(actor, wanted)
@@ -98,7 +98,7 @@ async def _open_settings(click: Click) -> None:
 
 
 async def _forget(click: Click) -> None:
-    forgotten = await click.context.administration.forget(click.audience)
+    forgotten = await click.context.workplace.administration.forget(click.audience)
     await click.done()
     await click.tell(str(forgotten))
     here = click.origin

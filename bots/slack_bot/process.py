@@ -68,7 +68,7 @@ async def run(settings: Settings) -> None:
             opened = _open(settings, workplace, client, own)
             if own is not None:
                 # Its token works, so the app is (again) installed there.
-                await opened.context.places.restore_workspace(SURFACE, own.team)
+                await opened.context.workplace.places.restore_workspace(SURFACE, own.team)
             await until_stopped(_serve(settings, opened, url))
 
 
@@ -119,13 +119,6 @@ def _open(
             surface=SURFACE,
             max_concurrent=settings.slack.max_concurrent_turns,
         ),
-        feedback=workplace.feedback,
-        places=workplace.places,
-        deliveries=workplace.deliveries,
-        installations=workplace.installations,
-        members=workplace.members,
-        runs=workplace.runs,
-        administration=workplace.administration,
         people=People(admins=frozenset(settings.slack.admins), calls=workspaces.calls),
         calls=workspaces.calls,
         client_for=workspaces.client_for,

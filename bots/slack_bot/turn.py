@@ -71,7 +71,7 @@ def prepared(context: SlackContext, deliver: Deliver) -> Deliver:
 async def _excuse(context: SlackContext, client: AsyncWebClient, pending: PendingTurn) -> None:
     """Where a command was used in a channel without us, its person learns why nothing came."""
     place = pending.place
-    if "response_url" not in place or await context.deliveries.get(pending.message_id):
+    if "response_url" not in place or await context.workplace.deliveries.get(pending.message_id):
         return
     try:
         await respond(client, place["response_url"], NOT_HERE)
@@ -92,7 +92,7 @@ async def _refusal(
         outside=bool(place.get("outside")),
         direct=place["channel"] == "",
     )
-    settings = await load(context.places, pending.audience.channel_id)
+    settings = await load(context.workplace.places, pending.audience.channel_id)
     return await admitted(asker, settings, people=context.people, client=client)
 
 
@@ -153,7 +153,7 @@ async def _import(
     conversations = context.workplace.conversations
     answer = None
     posted = f"{pending.place['reply_to']}:{message['ts']}"
-    answered = await context.deliveries.find_by_ref(posted, audience=pending.audience)
+    answered = await context.workplace.deliveries.find_by_ref(posted, audience=pending.audience)
     if answered is not None:
         # One of ours, posted for a command: the store has the question and the exact answer.
         turn = await conversations.question(answered, audience=pending.audience)

@@ -18,7 +18,7 @@ from bots.slack_bot.contract import EVENTS
 from bots.slack_bot.fetching import serve_files
 from engine.client import EngineClient
 from storage.documents import Document
-from storage.identity import Audience, DocumentId, Keys
+from storage.identity import Audience, DocumentId
 from storage.ingest import ingest
 from storage.jobs import run_worker
 from storage.pool import Pool
@@ -104,12 +104,12 @@ def tiny_ingest(pool: Pool, state: Path) -> Callable[[DocumentId], Awaitable[obj
 
 
 @asynccontextmanager
-async def filing(slack: SlackServer, pool: Pool, keys: Keys, state: Path) -> AsyncIterator[Filing]:
+async def filing(slack: SlackServer, pool: Pool, state: Path) -> AsyncIterator[Filing]:
     """The app with a socket; nothing fetches or ingests yet."""
     slack.subscriptions = frozenset(EVENTS)
     client = AsyncWebClient(slack.bot_token, base_url=slack.base_url, retry_handlers=[])
     async with EngineClient(url="http://127.0.0.1:9") as engine:
-        context = make_context(slack, pool, engine, keys, state, client)
+        context = make_context(slack, pool, engine, state, client)
         app = AsyncApp(client=client)
         for module in (ask, files, documents):
             module.register(app, context)

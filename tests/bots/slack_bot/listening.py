@@ -13,7 +13,6 @@ from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.web.async_client import AsyncWebClient
 
-from bots.administration import Administration
 from bots.messages import Answer
 from bots.screens import Reach
 from bots.settings import SlackSettings
@@ -24,14 +23,8 @@ from bots.slack_bot.people import People
 from bots.slack_bot.web_api import SlackCalls
 from bots.turns import Turns
 from engine.client import EngineClient
-from feedback import Feedback
-from storage.deliveries import Deliveries
-from storage.identity import AnswerId, Audience, Keys, MessageId
-from storage.installations import Installations
-from storage.members import Members
-from storage.places import Places
+from storage.identity import AnswerId, Audience, MessageId
 from storage.pool import Pool
-from storage.runs import Runs
 from tests.bots.conftest import make_workplace
 from tests.bots.turn_script import Stored
 from tests.fakes.slack_server import SlackServer
@@ -135,11 +128,11 @@ class Stage:
 
 @asynccontextmanager
 async def listening(
-    slack: SlackServer, pool: Pool, engine: EngineClient, keys: Keys, state: Path
+    slack: SlackServer, pool: Pool, engine: EngineClient, state: Path
 ) -> AsyncIterator[Stage]:
     """The app with a socket."""
     client = AsyncWebClient(slack.bot_token, base_url=slack.base_url, retry_handlers=[])
-    context = make_context(slack, pool, engine, keys, state, client)
+    context = make_context(slack, pool, engine, state, client)
     app = AsyncApp(client=client)
     for module in (rate, compare, actions, admin, home):
         module.register(app, context)
@@ -157,14 +150,12 @@ def make_context(
     slack: SlackServer,
     pool: Pool,
     engine: EngineClient,
-    keys: Keys,
     state: Path,
     client: AsyncWebClient,
 ) -> SlackContext:
     """Everything below the listeners, for one workspace."""
     workplace = make_workplace(pool, engine, state)
     calls = SlackCalls(client)
-    places, runs = Places(pool), Runs(pool)
 
     async def client_for(_: str) -> AsyncWebClient:
         return client
@@ -173,20 +164,6 @@ def make_context(
         settings=SlackSettings(base_url=slack.base_url),
         workplace=workplace,
         turns=Turns(workplace=workplace, surface=SURFACE, max_concurrent=1),
-        feedback=Feedback(pool),
-        places=places,
-        deliveries=Deliveries(pool),
-        installations=Installations(pool=pool, keys=keys),
-        members=Members(pool),
-        runs=runs,
-        administration=Administration(
-            pool=pool,
-            engine=engine,
-            documents=workplace.documents,
-            places=places,
-            runs=runs,
-            files_dir=state / "files",
-        ),
         people=People(admins=frozenset(), calls=lambda _: calls),
         calls=lambda _: calls,
         client_for=client_for,

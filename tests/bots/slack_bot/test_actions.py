@@ -9,7 +9,6 @@ import pytest
 from bots.messages import Answer
 from bots.screens import Reach
 from bots.slack_bot.blocks import answer_posts
-from storage.identity import Keys
 from storage.pool import Pool, one_row
 from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
@@ -18,15 +17,15 @@ from tests.fakes.slack_world import Channel, Message, Person
 
 
 @pytest.fixture
-async def stage(slack: SlackServer, pool: Pool, keys: Keys, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with serve_models() as engine, listening(slack, pool, engine, keys, tmp_path) as stage:
+async def stage(slack: SlackServer, pool: Pool, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with serve_models() as engine, listening(slack, pool, engine, tmp_path) as stage:
         yield stage
 
 
 async def name_humans(stage: Stage, person: Person, channel: Channel, *humans: str) -> None:
     audience = await stage.audience(person, channel)
     assert audience.channel_id is not None and audience.member_id is not None
-    await stage.context.places.save_channel_settings(
+    await stage.context.workplace.places.save_channel_settings(
         audience.channel_id, {"humans": list(humans)}, by=audience.member_id
     )
 
@@ -188,7 +187,7 @@ async def test_a_call_that_a_crash_cut_short_is_made_at_the_next_click_and_once(
     await name_humans(stage, ana, team, ben.id)
     message, answer = await stage.answered(ana, team)
     audience = await stage.audience(ana, team)
-    await stage.context.feedback.need_human(answer_id=answer.id, audience=audience)
+    await stage.context.workplace.feedback.need_human(answer_id=answer.id, audience=audience)
     await slack.click(ana, message, "parley_need_human").acknowledged()
     await slack.until(lambda: [m for m in team.messages.values() if m.pings], "a call")
     await forget_posts(pool)

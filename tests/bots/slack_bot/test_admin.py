@@ -8,7 +8,6 @@ import pytest
 
 from bots.channel_settings import ChannelSettings, load
 from storage import audit
-from storage.identity import Keys
 from storage.pool import Pool, one_row
 from storage.runs import Runs
 from tests.bots.model_list import serve_models
@@ -21,8 +20,8 @@ ADMIN_VERBS = ["model", "model large", "settings", "train", "promote", "rollback
 
 
 @pytest.fixture
-async def stage(slack: SlackServer, pool: Pool, keys: Keys, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with serve_models() as engine, listening(slack, pool, engine, keys, tmp_path) as stage:
+async def stage(slack: SlackServer, pool: Pool, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with serve_models() as engine, listening(slack, pool, engine, tmp_path) as stage:
         yield stage
 
 
@@ -36,7 +35,7 @@ async def actions(stage: Stage, person: Person, channel: Channel) -> list[str]:
 
 async def settings_of(stage: Stage, person: Person, channel: Channel) -> ChannelSettings:
     audience = await stage.audience(person, channel)
-    return await load(stage.context.places, audience.channel_id)
+    return await load(stage.context.workplace.places, audience.channel_id)
 
 
 # -- Who may --------------------------------------------------------------------------------------
@@ -317,7 +316,9 @@ async def test_forget_me_deletes_what_is_the_persons_and_nothing_else(
     for person in (ana, ben):
         await slack.click(person, shared, "parley_feedback", side="positive").acknowledged()
     channel = await stage.audience(ana, team)
-    await stage.context.feedback.correct(answer_id=answer.id, audience=channel, text="Thirty.")
+    await stage.context.workplace.feedback.correct(
+        answer_id=answer.id, audience=channel, text="Thirty."
+    )
     await slack.command(ana, team, "/parley", "forget-me").acknowledged()
     told = await stage.told(ana, team, "Deleted:")
     assert "1 votes" in told.seen and "1 private documents" in told.seen
@@ -332,7 +333,7 @@ async def test_forget_me_deletes_what_is_the_persons_and_nothing_else(
             "SELECT count(*) FROM members WHERE id = %s", [own.member_id]
         )
         assert (await one_row(found))[0] == 0
-    assert list((stage.context.administration.files_dir).iterdir()) == []
+    assert list((stage.context.workplace.administration.files_dir).iterdir()) == []
 
 
 async def texts(pool: Pool, statement: str) -> list[str]:

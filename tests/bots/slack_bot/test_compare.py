@@ -9,7 +9,7 @@ import pytest
 from bots.comparisons import open_shown, order_of
 from bots.slack_bot.blocks import COMPARE_ACTIONS, vote_post
 from feedback import ComparisonId
-from storage.identity import Audience, Keys, MessageId
+from storage.identity import Audience, MessageId
 from storage.pool import Pool
 from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
@@ -19,8 +19,8 @@ from tests.fakes.slack_world import Channel, Message, Person
 
 
 @pytest.fixture
-async def stage(slack: SlackServer, pool: Pool, keys: Keys, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with serve_models() as engine, listening(slack, pool, engine, keys, tmp_path) as stage:
+async def stage(slack: SlackServer, pool: Pool, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with serve_models() as engine, listening(slack, pool, engine, tmp_path) as stage:
         yield stage
 
 

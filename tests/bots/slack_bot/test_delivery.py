@@ -30,7 +30,6 @@ from bots.slack_bot.blocks import (
 from bots.slack_bot.board import INTERRUPTED
 from bots.slack_bot.delivery import slack_delivery
 from bots.slack_bot.web_api import SlackCalls
-from storage.identity import Keys
 from storage.jobs import RetryLater, TurnKind
 from storage.pool import Pool
 from tests.bots.answers import cited
@@ -94,8 +93,8 @@ class SlackTalk(Talk):
 
 
 @pytest.fixture
-async def stage(slack: SlackServer, pool: Pool, keys: Keys, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with serve_models() as engine, listening(slack, pool, engine, keys, tmp_path) as stage:
+async def stage(slack: SlackServer, pool: Pool, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with serve_models() as engine, listening(slack, pool, engine, tmp_path) as stage:
         settings = SlackSettings(base_url=slack.base_url, edit_interval_s=EVERY_S)
         calls = SlackCalls(stage.client, preview_pace_s=EVERY_S)
         stage.context = replace(stage.context, settings=settings, calls=lambda _: calls)
@@ -143,7 +142,7 @@ async def test_in_a_channel_one_message_grows_into_the_answer(team: SlackTalk) -
 
 
 async def _posted(talk: SlackTalk) -> Any:
-    return await talk.stage.context.deliveries.get(talk.message_id)
+    return await talk.stage.context.workplace.deliveries.get(talk.message_id)
 
 
 async def test_it_can_be_stopped_while_it_is_written(team: SlackTalk) -> None:
@@ -320,7 +319,7 @@ async def test_after_a_crash_the_placeholder_becomes_the_answer(team: SlackTalk)
 
 async def test_a_message_that_nobody_remembers_is_found_by_its_metadata(team: SlackTalk) -> None:
     await team.deliver(team.searching, team.shows("Searching"))
-    await team.stage.context.deliveries.remove(team.message_id, part=0)
+    await team.stage.context.workplace.deliveries.remove(team.message_id, part=0)
     await team.deliver(team.searching, await team.answered("Yes."), attempt=1)
     [reply] = team.replies
     assert reply.seen == "Yes."
@@ -523,7 +522,7 @@ async def test_an_open_stream_that_nobody_remembers_is_found_by_its_button(
     alone: SlackTalk,
 ) -> None:
     await alone.deliver(alone.searching, TextDelta(text="Twenty-five "), alone.shows("Twenty-five"))
-    await alone.stage.context.deliveries.remove(alone.message_id, part=0)
+    await alone.stage.context.workplace.deliveries.remove(alone.message_id, part=0)
     await alone.deliver(alone.searching, await alone.answered("Twenty-five days."), attempt=1)
     [reply] = alone.replies
     assert reply.seen.startswith("Twenty-five days.")
@@ -611,7 +610,7 @@ async def test_an_answer_outside_of_threads_is_found_again_after_a_crash(team: S
         team.searching, lambda: team.slack.until(ours, "a placeholder"), thread="", ts=""
     )
     [before] = ours()
-    await team.stage.context.deliveries.remove(team.message_id, part=0)
+    await team.stage.context.workplace.deliveries.remove(team.message_id, part=0)
     await team.deliver(await team.answered("Yes."), thread="", ts="", attempt=1)
     [after] = ours()
     assert (after.ts, after.seen[:4]) == (before.ts, "Yes.")

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from bots.document_list import LISTED
-from storage.identity import Keys
 from storage.pool import Pool
 from tests.bots.slack_bot.filing import Filing, filing
 from tests.fakes.slack_server import SlackServer
@@ -17,8 +16,8 @@ REMOVE, REPLACE = "parley_document_remove", "parley_document_replace"
 
 
 @pytest.fixture
-async def stage(slack: SlackServer, pool: Pool, keys: Keys, home: Path) -> AsyncIterator[Filing]:
-    async with filing(slack, pool, keys, home) as stage, stage.fetching(), stage.ingesting():
+async def stage(slack: SlackServer, pool: Pool, home: Path) -> AsyncIterator[Filing]:
+    async with filing(slack, pool, home) as stage, stage.fetching(), stage.ingesting():
         yield stage
 
 

@@ -16,8 +16,8 @@ PLAN = b"The cabin has twelve beds. The key lies under the third stone.\n"
 
 
 @pytest.fixture
-async def stage(slack: SlackServer, pool: Pool, keys: Keys, home: Path) -> AsyncIterator[Filing]:
-    async with filing(slack, pool, keys, home) as stage:
+async def stage(slack: SlackServer, pool: Pool, home: Path) -> AsyncIterator[Filing]:
+    async with filing(slack, pool, home) as stage:
         yield stage
 
 

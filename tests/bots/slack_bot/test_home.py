@@ -11,7 +11,6 @@ from bots.home import Home
 from bots.slack_bot.home import home_view
 from feedback import Leaderboard, Ranked
 from storage import audit
-from storage.identity import Keys
 from storage.pool import Pool
 from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
@@ -21,8 +20,8 @@ from tests.fakes.slack_world import Person
 
 
 @pytest.fixture
-async def stage(slack: SlackServer, pool: Pool, keys: Keys, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with serve_models() as engine, listening(slack, pool, engine, keys, tmp_path) as stage:
+async def stage(slack: SlackServer, pool: Pool, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with serve_models() as engine, listening(slack, pool, engine, tmp_path) as stage:
         yield stage
 
 
@@ -77,10 +76,10 @@ async def test_consent_is_off_and_can_be_given_and_withdrawn(stage: Stage) -> No
     for _ in range(2):  # a double click is one change
         await slack.click_in_view(ana, view, "parley_home_consent").acknowledged()
     view = await published(stage, ana, "have agreed")
-    assert await stage.context.members.consent(member)
+    assert await stage.context.workplace.members.consent(member)
     await slack.click_in_view(ana, view, "parley_home_consent").acknowledged()
     await published(stage, ana, "do not train")
-    assert not await stage.context.members.consent(member)
+    assert not await stage.context.workplace.members.consent(member)
 
 
 async def test_an_administrator_opens_a_channels_settings_from_the_home(stage: Stage) -> None:
@@ -94,7 +93,7 @@ async def test_an_administrator_opens_a_channels_settings_from_the_home(stage: S
     await stage.told(ana, team, "are saved")
     audience = await stage.audience(ana, team)
     wanted = ChannelSettings(answer_when="always")
-    assert await load(stage.context.places, audience.channel_id) == wanted
+    assert await load(stage.context.workplace.places, audience.channel_id) == wanted
 
 
 async def test_the_homes_settings_are_refused_to_who_is_no_administrator_any_more(

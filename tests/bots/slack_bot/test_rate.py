@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bots.slack_bot.modals import MAX_METADATA_CHARACTERS, Origin
-from storage.identity import Keys
 from storage.pool import Pool, one_row
 from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
@@ -18,8 +17,8 @@ FEEDBACK = "parley_feedback"
 
 
 @pytest.fixture
-async def stage(slack: SlackServer, pool: Pool, keys: Keys, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with serve_models() as engine, listening(slack, pool, engine, keys, tmp_path) as stage:
+async def stage(slack: SlackServer, pool: Pool, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with serve_models() as engine, listening(slack, pool, engine, tmp_path) as stage:
         yield stage
 
 
@@ -209,7 +208,7 @@ async def test_a_strangers_click_counts_only_where_everyone_may_ask(
     assert await votes(pool) == []
     audience = await stage.audience(ana, team)
     assert audience.channel_id is not None and audience.member_id is not None
-    await stage.context.places.save_channel_settings(
+    await stage.context.workplace.places.save_channel_settings(
         audience.channel_id, {"who": "everyone"}, by=audience.member_id
     )
     await slack.click(sam, message, FEEDBACK, side="negative").acknowledged()
