@@ -156,7 +156,6 @@ class Board:
         stray = await self._stray(post)
         if stray is not None:
             await self._remember(part, stray)
-            await self._edit(part, stray, post, final=final)
             return
         # The words of a part behind the first one tell apart what was deleted and posted again.
         salt = post.content if part and final else self._lost.get(part, "")

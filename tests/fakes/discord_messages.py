@@ -313,12 +313,12 @@ def mentions(world: World, place: Channel, author: Person, content: str, body: J
     """Whom a text notifies, as far as `allowed_mentions` and permissions let it."""
     allowed = body.get("allowed_mentions")
     parse = {"users", "roles", "everyone"} if allowed is None else set(allowed.get("parse") or ())
-    users = _USER.findall(content)
+    users, roles = _USER.findall(content), _ROLE.findall(content)
+    named = {kind: set(map(str, (allowed or {}).get(kind, ()))) for kind in ("users", "roles")}
     if "users" not in parse:
-        users = [found for found in users if found in (allowed or {}).get("users", ())]
-    roles = _ROLE.findall(content)
+        users = [found for found in users if found in named["users"]]
     if "roles" not in parse:
-        roles = [found for found in roles if found in (allowed or {}).get("roles", ())]
+        roles = [found for found in roles if found in named["roles"]]
     loud = bool(in_channel(place, author.id) & P.MENTION_EVERYONE)
     everyone = "everyone" in parse and loud and bool(_EVERYONE.search(content))
     people = world.people
