@@ -99,16 +99,19 @@ async def workers_of(pool: Pool, *, queue: str) -> int:
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float) -> None:
-    """Cancel tasks until they have ended.
+    """Cancel tasks until they have ended; those that are being cancelled get their time first.
 
     Why not once: in Python 3.11 `asyncio.wait_for`, which the driver waits by, swallows a
-    cancellation that comes at the moment of a result.
+    cancellation that comes at the moment of a result. Why not twice at once: a worker that is
+    ending would leave its jobs behind, and `asyncio.gather` has cancelled all when one has ended.
     """
     running = {task for task in tasks if not task.done()}
+    due = {task for task in running if not task.cancelling()}
     while running:
-        for task in running:
+        for task in due:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=again_after_s)
+        due = running
 
 
 @dataclass(kw_only=True)
