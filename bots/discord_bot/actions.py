@@ -54,17 +54,12 @@ async def _again(use: Use, match: re.Match[str]) -> None:
     if (refusal := await _may_not_ask(use)) is not None:
         await _end(use, refusal.text)
         return
-    private = _is_private(use)
-    if private:  # the turn changes the clicked message, which Discord allows after the ack only
-        await use.done()
-    sentence = await again(
-        context.workplace,
-        context.turns,
-        message_id,
-        audience=use.audience,
-        place=await _place_of_turn(use, message_id, private=private),
-    )
-    await _end(use, sentence)
+    place = await _place_of_turn(use, message_id)
+    with context.deferrals.begun(place["interaction"]):
+        sentence = await again(
+            context.workplace, context.turns, message_id, audience=use.audience, place=place
+        )
+        await _end(use, sentence)
 
 
 async def _share(use: Use, match: re.Match[str]) -> None:
@@ -122,13 +117,14 @@ def _is_private(use: Use) -> bool:
     return message is not None and message.flags.ephemeral
 
 
-async def _place_of_turn(use: Use, message_id: MessageId, *, private: bool) -> dict[str, str]:
+async def _place_of_turn(use: Use, message_id: MessageId) -> dict[str, str]:
     """Where the answer stands, with the files that belong to its conversation."""
     thread = await use.context.workplace.conversations.thread_of(message_id, audience=use.audience)
     return use.place | {
         "also": f"{use.spot.also} {files_of(thread) if thread else ''}".strip(),
-        "via": "ephemeral" if private else "message",
+        "via": "ephemeral" if _is_private(use) else "message",
         "message": "",
+        "interaction": str(use.interaction.id),
     }
 
 
