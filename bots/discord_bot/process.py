@@ -155,7 +155,7 @@ async def _serve(context: DiscordContext, tree: Commands) -> None:
     intake = Intake(context)
     catch_up = CatchUp(context, intake)
     await catch_up.load()
-    _listen(context, intake, catch_up)
+    listen(context, intake, catch_up)
     work: list[Coroutine[Any, Any, None]] = [
         stay_connected(context.client, settings),
         context.turns.run(prepared(context, discord_delivery(context).deliver)),
@@ -172,7 +172,7 @@ async def _serve(context: DiscordContext, tree: Commands) -> None:
         await end(tasks, again_after_s=STOP_AGAIN_S)
 
 
-def _listen(context: DiscordContext, intake: Intake, catch_up: CatchUp) -> None:
+def listen(context: DiscordContext, intake: Intake, catch_up: CatchUp) -> None:
     """What the gateway tells of; commands and clicks go to the tree's modules by themselves."""
     client = context.client
 
