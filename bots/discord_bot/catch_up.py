@@ -55,9 +55,7 @@ class CatchUp:
         note = await self._context.workplace.installations.find(SURFACE, _NOTE)
         if note is None:  # the very first start: whatever is said from now on is ours to answer
             note = {"message": str(time_snowflake(datetime.now(UTC)))}
-            await self._context.workplace.installations.save(
-                SURFACE, _NOTE, note, workspace=DIRECT
-            )
+            await self._context.workplace.installations.save(SURFACE, _NOTE, note, workspace=DIRECT)
         self._since = int(note["message"])
 
     async def note_for_ever(self) -> None:
