@@ -8,6 +8,7 @@ import pytest
 
 from bots.channel_settings import load
 from bots.discord_bot import administer, settings_panel
+from feedback.rankings import MIN_VOTES
 from storage import audit
 from storage.pool import Pool
 from storage.runs import Runs
@@ -167,3 +168,30 @@ async def test_help_and_leaderboard_are_for_everybody_and_everywhere(stage: Stag
         assert f"`/{command}" in told
     told = await discord.told(discord.slash(ana, discord.direct(ana), "leaderboard"))
     assert "No comparisons yet: `/compare QUESTION` starts one." in told
+
+
+async def test_the_leaderboard_comes_with_a_picture_once_there_are_votes_enough(
+    stage: Stage,
+) -> None:
+    discord = stage.discord
+    ana, team = discord.add_person("Ana"), discord.add_channel("team")
+    here = await stage.audience(ana, team)
+    feedback = stage.context.workplace.feedback
+    _, message_id = await stage.ask(ana, team, "How many days of leave?")
+    answers = await stage.stored.two(message_id, here)
+    comparison = await feedback.open_comparison(
+        message_id=message_id,
+        audience=here,
+        answers=(answers[0].id, answers[1].id),
+        shown_order=(0, 1),
+    )
+    for number in range(MIN_VOTES):
+        voter = await stage.audience(discord.add_person(f"Voter {number}"), team)
+        await feedback.compare(comparison_id=comparison, audience=voter, winner="left")
+    asked = discord.slash(ana, team, "leaderboard")
+    told = await discord.told(asked)
+    assert told.index("**small-model**: preferred") < told.index("**large-model**: preferred")
+    (drawn,) = await discord.until(lambda: asked.followups, "a picture", within_s=30)
+    (file,) = drawn.body["attachments"]
+    assert file["filename"] == "leaderboard.png" and file["size"] > 10_000
+    assert asked.ephemeral
