@@ -25,6 +25,7 @@ SHARE_TEMPLATE: Final = f"parley:share:{_ID}"
 HUMAN_TEMPLATE: Final = f"parley:human:{_ID}"
 COMPARE_TEMPLATE: Final = f"parley:compare:(?P<winner>left|right|tie|both_bad):{_ID}"
 REPLACE_TEMPLATE: Final = f"parley:replace:{_ID}"
+REPLACEMENT_TEMPLATE: Final = f"parley:replacement:{_ID}"
 REMOVE_TEMPLATE: Final = f"parley:remove:{_ID}"
 DELETE_TEMPLATE: Final = f"parley:delete:{_ID}"
 CONSENT_TEMPLATE: Final = "parley:consent:(?P<to>yes|no)"
@@ -85,6 +86,11 @@ def compare(winner: Winner, comparison_id: ComparisonId) -> str:
 def replace_document(document_id: DocumentId) -> str:
     """Put another file in a document's place."""
     return f"parley:replace:{document_id}"
+
+
+def replacement(document_id: DocumentId) -> str:
+    """The form that takes the other file."""
+    return f"parley:replacement:{document_id}"
 
 
 def remove_document(document_id: DocumentId) -> str:

@@ -1,6 +1,5 @@
 """Documents in Discord: `/documents`, and the buttons that remove and replace one."""
 
-import asyncio
 import contextlib
 import re
 from uuid import UUID
@@ -12,15 +11,17 @@ from bots.discord_bot import custom_ids
 from bots.discord_bot.clicks import on_click
 from bots.discord_bot.context import DiscordContext
 from bots.discord_bot.downloads import Attached
-from bots.discord_bot.files import accept
-from bots.discord_bot.interactions import ACK_S, Use, handle, suggest
+from bots.discord_bot.files import accept_all
+from bots.discord_bot.interactions import Use, handle, suggest
 from bots.discord_bot.markdown import MARKDOWN, units
 from bots.discord_bot.messages import MAX_CHARACTERS
+from bots.discord_bot.modals import Values, modal, on_submit
 from bots.discord_bot.rest import DiscordTrouble
 from bots.discord_bot.status_message import document_view
 from bots.discord_bot.ways import Ref
 from bots.document_list import (
     LISTED,
+    NO_FILE,
     NOT_YOURS,
     REMOVED,
     document_line,
@@ -39,6 +40,8 @@ from storage.identity import Audience, DocumentId
 
 MORE_CHARACTERS = 200
 """Kept free for what stands below a list."""
+NAME_CHARACTERS = 80
+"""Of a document's name in a form, whose descriptions have 100."""
 
 
 def register(tree: CommandTree[discord.Client], context: DiscordContext) -> None:
@@ -63,6 +66,7 @@ def register(tree: CommandTree[discord.Client], context: DiscordContext) -> None
     on_click(context, custom_ids.REMOVE_TEMPLATE, _ask_to_remove)
     on_click(context, custom_ids.DELETE_TEMPLATE, _remove)
     on_click(context, custom_ids.REPLACE_TEMPLATE, _open_form)
+    on_submit(context, custom_ids.REPLACEMENT_TEMPLATE, _replace)
 
 
 async def _show(use: Use, name: str) -> None:
@@ -151,43 +155,24 @@ async def _may_remove(use: Use, document: Document) -> bool:
 
 
 async def _open_form(use: Use, found: re.Match[str]) -> None:
-    await use.open(_Replacement(use.context, await _document(use, found["id"])))
+    document = await _document(use, found["id"])
+    name = shown_name(document.name)[:NAME_CHARACTERS]
+    upload = discord.ui.FileUpload[discord.ui.Modal](custom_id="file", min_values=1, max_values=1)
+    label = discord.ui.Label[discord.ui.Modal](
+        text="New file", description=f"It replaces {name}", component=upload
+    )
+    form = modal("Replace a document", custom_ids.replacement(document.id), label)
+    await use.open(form)
 
 
-class _Replacement(discord.ui.Modal):
-    """Takes a document's new file; who submits it is checked once more."""
-
-    def __init__(self, context: DiscordContext, document: Document) -> None:
-        super().__init__(title="Replace a document", timeout=900.0)
-        self._context = context
-        self._document = document
-        self.file: discord.ui.FileUpload[_Replacement] = discord.ui.FileUpload(
-            custom_id="file", min_values=1, max_values=1
-        )
-        name = shown_name(document.name)[:80]
-        self.add_item(
-            discord.ui.Label(text="New file", description=f"Replaces {name}", component=self.file)
-        )
-
-    async def on_submit(self, interaction: discord.Interaction) -> None:
-        """Note the new file."""
-        await handle(self._context, interaction, self._submitted)
-
-    async def _submitted(self, use: Use) -> None:
-        document = await _document(use, str(self._document.id))
-        file = Attached.of(self.file.values[0]) if self.file.values else None
-        wrong = objection(file.name if file is not None else None, document)
-        if wrong is not None or file is None:
-            await use.tell(MARKDOWN.plain(wrong or ""))
-            return
-        async with asyncio.timeout(ACK_S):
-            # Under the document's own name, which makes it the same document.
-            await accept(
-                use.context,
-                use.audience,
-                use.place | {"via": "replacement"},
-                file,
-                ref=f"{use.interaction.application_id}:interaction:{use.interaction.id}:0",
-                name=document.name,
-            )
-        await use.hand_over(private=use.spot.foreign)
+async def _replace(use: Use, found: re.Match[str], values: Values) -> None:
+    """Note the new file; who submits the form is checked once more."""
+    document = await _document(use, found["id"])
+    chosen = "".join(values.get("file", ()))
+    file = Attached.uploaded(use.interaction, chosen)
+    wrong = objection(file.name if file is not None else None, document)
+    if file is None or wrong is not None:
+        await use.tell(MARKDOWN.plain(wrong or NO_FILE))
+        return
+    # Under the document's own name, which makes it the same document.
+    await accept_all(use, [file], place={"via": "replacement"}, name=document.name)

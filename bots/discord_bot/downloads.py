@@ -1,8 +1,9 @@
 """Attachments, from Discord's own hosts and from nowhere else; no token goes along."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import aiohttp
 import discord
@@ -41,6 +42,21 @@ class Attached:
             url=attachment.url,
             bytes=attachment.size,
             media_type=attachment.content_type or "",
+        )
+
+    @classmethod
+    def uploaded(cls, interaction: discord.Interaction, file_id: str) -> "Attached | None":
+        """A file that came with a form, as the form's interaction describes it."""
+        resolved: Mapping[str, Any] = (interaction.data or {}).get("resolved") or {}
+        found = (resolved.get("attachments") or {}).get(file_id)
+        if found is None:
+            return None
+        return cls(
+            id=file_id,
+            name=str(found.get("title") or found.get("filename") or "unnamed"),
+            url=str(found.get("url") or ""),
+            bytes=int(found.get("size") or 0),
+            media_type=str(found.get("content_type") or ""),
         )
 
 

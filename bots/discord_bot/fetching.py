@@ -22,6 +22,7 @@ async def serve_files(context: DiscordContext) -> None:
     """Fetch and follow what was noted, until cancelled; outlives outages of the database."""
 
     async def find(file: SharedFile, job: FileJob) -> _DiscordFoundFile:
+        await context.deferrals.ended(job.place.get("interaction", ""))
         return _DiscordFoundFile(context, file, job)
 
     await fetching.serve_files(context.workplace, surface=SURFACE, platform="Discord", find=find)

@@ -74,55 +74,77 @@ async def _upload(use: Use, attachments: Sequence[discord.Attachment]) -> None:
     Raises:
         StorageError, TimeoutError: some may not be noted.
     """
-    async with asyncio.timeout(ACK_S):
-        for index, attachment in enumerate(attachments):
-            place = use.place | {"via": "upload", "further": "yes" if index else ""}
-            await accept(
-                use.context, use.audience, place, Attached.of(attachment), ref=_ref(use, index)
-            )
-    await use.hand_over(private=use.spot.foreign)
+    files = [Attached.of(attachment) for attachment in attachments]
+    await accept_all(use, files, place={"via": "upload"})
 
 
 async def _add_message(use: Use, message: discord.Message) -> None:
     """Note what a message holds: its files, else its text. Whoever uses the menu adds it."""
     files = [Attached.of(attachment) for attachment in message.attachments]
     text = plain_text(message, without=()).replace("\0", " ")
-    if not (files or text):
-        await use.tell(MARKDOWN.plain(NOTHING))
-        return
-    place = use.place | {"via": "menu", "message": str(message.id)}
-    # Every use counts: what was removed meanwhile is added again. Where the app is no member, the
-    # response to the menu is the only place for the status.
-    place = place if use.spot.foreign else {**place, "token": ""}
-    async with asyncio.timeout(ACK_S):
-        for index, file in enumerate(files):
-            await accept(use.context, use.audience, place, file, ref=_ref(use, index))
-        if not files:
-            said_at = message.created_at.astimezone(UTC)
-            name = f"Message of {said_at:%Y-%m-%d %H.%M} UTC ({message.id}).txt"
-            await SharedFiles(use.context.workplace.pool).accept(
-                audience=use.audience,
-                ref=_ref(use, 0),
-                source={"name": name, "text": text},
-                surface=SURFACE,
-                place=place,
-            )
-    if use.spot.foreign:
-        await use.hand_over(private=True)
+    # Where the app is no member, the response to the menu is the only place for the status.
+    place = {"via": "menu", "message": str(message.id)} | (
+        {} if use.spot.foreign else {"token": ""}
+    )
+    if files:
+        await accept_all(use, files, place=place)
+    elif text:
+        said_at = message.created_at.astimezone(UTC)
+        name = f"Message of {said_at:%Y-%m-%d %H.%M} UTC ({message.id}).txt"
+        await accept_all(use, [{"name": name, "text": text}], place=place)
     else:
-        await use.tell(MARKDOWN.plain(NOTED))
+        await use.tell(MARKDOWN.plain(NOTHING))
+
+
+async def accept_all(
+    use: Use,
+    sources: Sequence[Attached | Mapping[str, str]],
+    *,
+    place: Mapping[str, str],
+    name: str | None = None,
+) -> None:
+    """Note what a command, menu or form brought, then acknowledge it.
+
+    Args:
+        sources: attachments, or a text with its name.
+        place: what the place of the files says besides who brought them where; without a "token"
+            their status is a message of its own, and the person is told so.
+        name: of the document that they become; None = their own.
+
+    Raises:
+        StorageError, TimeoutError: some may not be noted.
+    """
+    interaction = use.interaction
+    with use.context.deferrals.begun(str(interaction.id)):
+        async with asyncio.timeout(ACK_S):
+            for index, source in enumerate(sources):
+                await accept(
+                    use.context,
+                    use.audience,
+                    use.place
+                    | {"interaction": str(interaction.id), "further": "yes" if index else ""}
+                    | place,
+                    source,
+                    # Every use counts: what was removed meanwhile is added again.
+                    ref=f"{interaction.application_id}:interaction:{interaction.id}:{index}",
+                    name=name,
+                )
+        if place.get("token") == "":
+            await use.tell(MARKDOWN.plain(NOTED))
+        else:
+            await use.hand_over(private=use.spot.foreign)
 
 
 async def accept(
     context: DiscordContext,
     audience: Audience,
     place: Mapping[str, str],
-    file: Attached,
+    source: Attached | Mapping[str, str],
     *,
     ref: str,
     name: str | None = None,
 ) -> None:
-    """Note a file.
+    """Note a file, or a text.
 
     Args:
         ref: names it, however often it is noted.
@@ -131,17 +153,17 @@ async def accept(
     Raises:
         StorageUnavailable: it may not be noted.
     """
-    await SharedFiles(context.workplace.pool).accept(
-        audience=audience,
-        ref=ref,
-        source={"name": name or file.name, "file": asdict(file)},
-        surface=SURFACE,
-        place=place,
+    noted: Mapping[str, object] = (
+        source
+        if not isinstance(source, Attached)
+        else {
+            "name": name or source.name,
+            "file": asdict(source),
+        }
     )
-
-
-def _ref(use: Use, index: int) -> str:
-    return f"{use.interaction.application_id}:interaction:{use.interaction.id}:{index}"
+    await SharedFiles(context.workplace.pool).accept(
+        audience=audience, ref=ref, source=noted, surface=SURFACE, place=place
+    )
 
 
 # -- Files of a question --------------------------------------------------------------------------

@@ -49,24 +49,25 @@ class DiscordStatusMessage:
             DiscordTrouble: Discord refuses it, or is away.
         """
         content, view = status_content(note), status_view(note)
-        try:
-            if self._by_token:
+        if self._by_token:
+            try:
                 await self._respond(content, view)
-            elif self._ref is not None:
+                return
+            except DiscordRefused as error:
+                if error.status not in (401, 404) or self._place.get("foreign"):
+                    raise  # in a place that is not ours nothing else can be done
+                self._place = {**self._place, "token": ""}
+        if self._ref is not None:
+            try:
                 await self._rest.edit(
                     self._ref.channel, self._ref.message, content=content, view=view
                 )
-            else:
-                await self._post(content, view)
-        except DiscordRefused as error:
-            lost = self._ref is not None and error.code == UNKNOWN_MESSAGE
-            if not (lost or (self._by_token and error.status in (401, 404))):
-                raise
-            self._place = {**self._place, "token": ""}
-            if self._place.get("foreign"):
-                raise  # a place that is not ours; only its interaction may be answered
-            self._ref = None
-            await self._post(content, view)
+                return
+            except DiscordRefused as error:
+                if error.code != UNKNOWN_MESSAGE:
+                    raise
+                self._ref = None
+        await self._post(content, view)
 
     @property
     def _by_token(self) -> bool:

@@ -11,8 +11,10 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 from bots.settings import Settings
-from storage.documents import Owner
+from storage.documents import Document, Documents, Owner
 from storage.identity import Audience, Identities, Keys
+from storage.pool import Pool
+from storage.settings import DocumentsSettings
 from tests.bots.app_process import START_DEADLINE_S, inside
 from tests.bots.conftest import Learn
 from tests.bots.discord_bot.discord_process import DiscordProcess
@@ -21,6 +23,7 @@ from tests.fakes.discord_world import Channel, ChannelType, Person
 from tests.fakes.scripted_model import ScriptedModel
 
 AudienceOf = Callable[[Channel, Person | None], Awaitable[Audience]]
+DocumentsOf = Callable[[Channel, Person], Awaitable[list[Document]]]
 Know = Callable[[Channel, str, str], Awaitable[None]]
 Running = Callable[..., AbstractAsyncContextManager[asyncio.Task[None]]]
 
@@ -123,3 +126,14 @@ def discord_know(learn: Learn, discord_audience: AudienceOf) -> Know:
         await learn(await discord_audience(channel, None), name, text, owner)
 
     return know
+
+
+@pytest.fixture
+def discord_documents(pool: Pool, home: Path, discord_audience: AudienceOf) -> DocumentsOf:
+    """What a person may read in a channel."""
+
+    async def known(channel: Channel, person: Person) -> list[Document]:
+        documents = Documents(pool=pool, files_dir=home / "files", settings=DocumentsSettings())
+        return await documents.list(audience=await discord_audience(channel, person))
+
+    return known

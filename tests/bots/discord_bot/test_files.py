@@ -1,13 +1,14 @@
 """Files become documents of the right people, once; a question's are its thread's."""
 
 import time
-from collections.abc import Callable
 
 import pytest
 
 from bots.discord_bot.files import NO_QUESTION, NOTHING
+from storage.jobs import Ingest, run_worker
 from storage.pool import Pool
 from tests.bots.app_process import eventually
+from tests.bots.conftest import running
 from tests.bots.discord_bot.conftest import DocumentsOf, Running
 from tests.bots.discord_bot.discord_process import DiscordProcess
 from tests.fakes.discord_interactions import Interaction
@@ -23,12 +24,6 @@ ADD = "Add to knowledge"
 @pytest.fixture
 def plan(discord_server: DiscordServer) -> SentFile:
     return discord_server.attach("plan.txt", PLAN)
-
-
-@pytest.fixture
-def prompted(model: ScriptedModel) -> Callable[[], str]:
-    """What the model has been shown last."""
-    return lambda: str(model.prompts[-1]) if model.prompts else ""
 
 
 def own(discord: DiscordServer) -> list[Message]:
@@ -68,7 +63,7 @@ async def test_an_attachment_is_read_for_its_question_and_thread_and_for_nothing
     discord_app: Running,
     discord_documents: DocumentsOf,
     plan: SentFile,
-    prompted: Callable[[], str],
+    model: ScriptedModel,
 ) -> None:
     discord = discord_server
     ana, ben = discord.add_person("Ana"), discord.add_person("Ben")
@@ -78,14 +73,15 @@ async def test_an_attachment_is_read_for_its_question_and_thread_and_for_nothing
         answer = await discord.answer_to(asked)
         assert "plan.txt" in answer.seen
         assert any("Reading plan.txt" in version for version in answer.versions)
-        assert "twelve beds" in prompted()
+        assert "twelve beds" in str(model.prompts[-1])
 
         follow_up = discord.say(ben, answer.channel, f"{discord.mention} Where is the key?")
         assert "plan.txt" in (await discord.answer_to(follow_up)).seen
 
+        asked_before = len(model.prompts)
         elsewhere = discord.say(ana, team, f"{discord.mention} How many beds in the cabin?")
         assert "plan.txt" not in (await discord.answer_to(elsewhere)).seen
-        assert "twelve beds" not in prompted()
+        assert len(model.prompts) == asked_before  # nothing was found, so nobody was asked
     assert await discord_documents(team, ana) == []
     assert discord.cdn.authorized == []
 
@@ -206,7 +202,8 @@ async def test_a_status_goes_on_after_the_commands_token_has_ended(
     discord_server: DiscordServer,
     discord_app: Running,
     plan: SentFile,
-    request: pytest.FixtureRequest,
+    pool: Pool,
+    read_in: Ingest,
 ) -> None:
     discord = discord_server
     ana = discord.add_person("Ana")
@@ -215,8 +212,8 @@ async def test_a_status_goes_on_after_the_commands_token_has_ended(
         used = discord.slash(ana, team, "upload", file=plan)
         first = await seen(discord, used, "Queued")
         used.expire()
-        request.getfixturevalue("worker")
-        await discord.until(lambda: "Ready" in first.seen, "a status that goes on")
+        async with running(run_worker(pool, ingest=read_in)):
+            await discord.until(lambda: "Ready" in first.seen, "a status that goes on")
     assert own(discord) == [first]
 
 
