@@ -95,7 +95,7 @@ async def set_up() -> None:
             await connection.execute(text(statement))
 
 
-class _PgVector(UserDefinedType[str]):
+class _PgVector(UserDefinedType[str]):  # type: ignore[misc]
     """pgvector's type; a JSON list of numbers is how it writes a vector."""
 
     cache_ok = True
@@ -260,13 +260,17 @@ def _suggestions(scope: SuggestionFilterScope) -> tuple[Any, Elements]:
     return rows.where(*of_record), elements
 
 
+def _upward(key: Any) -> Any:
+    return key.asc().nulls_last()
+
+
+def _downward(key: Any) -> Any:
+    return key.desc().nulls_last()
+
+
 def keys_of(wanted: Order) -> list[ColumnElement[Any]]:
     """Sort keys; records without a value come last in both orders."""
-    turn = (
-        (lambda key: key.desc().nulls_last())
-        if wanted.order == SortOrder.desc
-        else (lambda key: key.asc().nulls_last())
-    )
+    turn = _downward if wanted.order == SortOrder.desc else _upward
     scope = wanted.scope
     if isinstance(scope, RecordFilterScope):
         column = getattr(Record, scope.property)
@@ -336,7 +340,6 @@ def _distance_of(stored: str, wanted: str) -> float | None:
 
 if async_engine.dialect.name == "sqlite":
 
-    @event.listens_for(async_engine.sync_engine, "connect")
     def _add_functions(connection: Any, _: Any) -> None:
         def md5(content: str) -> str:
             return hashlib.md5(content.encode(), usedforsecurity=False).hexdigest()
@@ -344,3 +347,5 @@ if async_engine.dialect.name == "sqlite":
         connection.create_function("parley_count", 3, _count_in_fields, deterministic=True)
         connection.create_function("parley_cosine_distance", 2, _distance_of, deterministic=True)
         connection.create_function("md5", 1, md5, deterministic=True)
+
+    event.listen(async_engine.sync_engine, "connect", _add_functions)

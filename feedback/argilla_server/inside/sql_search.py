@@ -47,7 +47,7 @@ NAME = "sql"
 
 
 @SearchEngine.register(NAME)
-class SqlSearchEngine(SearchEngine):
+class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
     """Argilla's search engine over Argilla's tables."""
 
     @classmethod

@@ -138,15 +138,15 @@ def new_process(home: Path, store: str) -> Process:
 
 
 @contextlib.contextmanager
-def shared(folder: Path, store: str) -> Iterator[Server]:
+def shared(folder: Path) -> Iterator[Server]:
     """The session's server: its first user starts it, and stops it when all are done."""
-    note, users = folder / f"argilla-{store}.json", folder / f"argilla-{store}.users"
+    note, users = folder / "argilla.json", folder / "argilla.users"
     with locked(folder):
         mine = None
         if not note.exists():
-            home = folder / f"argilla-{store}"
+            home = folder / "argilla"
             home.mkdir(exist_ok=True)
-            mine = new_process(home, store)
+            mine = new_process(home, "postgres")
             mine.start()
             note.write_text(json.dumps(asdict(mine.server)))
         server = Server(**json.loads(note.read_text()))
@@ -173,27 +173,14 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", params=["postgres", "sqlite"])
-def argilla(request: pytest.FixtureRequest, common_folder: Path) -> Iterator[Server]:
-    """Argilla on each store, or the one that the settings name."""
-    given = named()
-    if given is not None:
-        if request.param != "postgres":
-            pytest.skip("PARLEY_ARGILLA__URL names the Argilla to test")
-        yield given
-        return
-    with shared(common_folder, request.param) as server:
-        yield server
-
-
 @pytest.fixture(scope="session")
-def postgres_argilla(common_folder: Path) -> Iterator[Server]:
+def argilla(common_folder: Path) -> Iterator[Server]:
     """Argilla as `parley up` runs it, or the one that the settings name."""
     given = named()
     if given is not None:
         yield given
         return
-    with shared(common_folder, "postgres") as server:
+    with shared(common_folder) as server:
         yield server
 
 

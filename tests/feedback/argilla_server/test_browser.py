@@ -22,8 +22,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def rated(postgres_argilla: Server) -> Iterator[Filled]:
-    with meet(postgres_argilla.sdk()) as team, fill(team) as filled:
+def rated(argilla: Server) -> Iterator[Filled]:
+    with meet(argilla.sdk()) as team, fill(team) as filled:
         yield filled
 
 
@@ -40,9 +40,9 @@ def page(tmp_path: Path) -> Iterator[Page]:
 
 
 def test_a_curator_logs_in_searches_filters_and_rates(
-    postgres_argilla: Server, rated: Filled, page: Page
+    argilla: Server, rated: Filled, page: Page
 ) -> None:
-    server, outside = postgres_argilla, []
+    server, outside = argilla, []
     own = (server.url, "data:", "blob:")
     page.on(
         "request",

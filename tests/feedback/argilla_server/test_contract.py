@@ -1,6 +1,6 @@
 """What Argilla calls a search engine for, through its SDK and its HTTP API.
 
-Runs against our own engine on both stores, or against the Argilla that PARLEY_ARGILLA__URL names.
+Runs against our own engine, or against the Argilla that PARLEY_ARGILLA__URL names.
 """
 
 from collections.abc import Iterator
@@ -19,13 +19,20 @@ Body = dict[str, Any]
 
 
 class Pages:
-    """Searches as Argilla's own pages send them."""
+    """Searches as Argilla's own pages send them; a context that closes its connections."""
 
     def __init__(self, server: Server, filled: Filled) -> None:
         self.filled = filled
         self.clients = {
             name: server.http(key) for name, key in {"": server.api_key, **filled.team.keys}.items()
         }
+
+    def __enter__(self) -> "Pages":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self.clients.values():
+            client.close()
 
     def ask(self, body: Body | None = None, *, who: str = "", **page: int) -> httpx.Response:
         path = f"/datasets/{self.filled.dataset.id}/records/search"
@@ -46,20 +53,15 @@ class Pages:
 
 @pytest.fixture(scope="session")
 def pages(argilla: Server, filled: Filled) -> Iterator[Pages]:
-    pages = Pages(argilla, filled)
-    yield pages
-    for client in pages.clients.values():
-        client.close()
+    with Pages(argilla, filled) as pages:
+        yield pages
 
 
 @pytest.fixture
 def own(argilla: Server, people: Team) -> Iterator[Pages]:
     """A data set that one test alone changes."""
-    with fill(people) as filled:
-        pages = Pages(argilla, filled)
+    with fill(people) as filled, Pages(argilla, filled) as pages:
         yield pages
-        for client in pages.clients.values():
-            client.close()
 
 
 def text(query: str, field: str | None = None) -> Body:
@@ -98,28 +100,28 @@ STATUS = property_of("response", "status")
 EVERYTHING = set(TEXTS)
 
 
-@pytest.mark.parametrize(
-    ("query", "found"),
-    [
-        ("launch", {"launch", "date"}),
-        ("LAUNCH", {"launch", "date"}),
-        ("launch october", {"launch"}),
-        ("launch + october", {"launch"}),
-        ("launch | budget", {"launch", "date", "budget"}),
-        ("october -launch", {"budget"}),
-        ("(launch | budget) -version", {"launch", "budget"}),
-        ('"launch date"', {"date"}),
-        ('"date launch"', set()),
-        ("vers*", {"date"}),
-        ("vers", set()),
-        ("zwölf ÜBERSTUNDEN", {"leave"}),
-        ("140", {"budget"}),
-        ("Æsop", {"chat"}),
-        ("nowhere", set()),
-        ('"', set()),
-        ("(", set()),
-    ],
-)
+QUERIES: list[tuple[str, set[str]]] = [
+    ("launch", {"launch", "date"}),
+    ("LAUNCH", {"launch", "date"}),
+    ("launch october", {"launch"}),
+    ("launch + october", {"launch"}),
+    ("launch | budget", {"launch", "date", "budget"}),
+    ("october -launch", {"budget"}),
+    ("(launch | budget) -version", {"launch", "budget"}),
+    ('"launch date"', {"date"}),
+    ('"date launch"', set()),
+    ("vers*", {"date"}),
+    ("vers", set()),
+    ("zwölf ÜBERSTUNDEN", {"leave"}),
+    ("140", {"budget"}),
+    ("Æsop", {"chat"}),
+    ("nowhere", set()),
+    ('"', set()),
+    ("(", set()),
+]
+
+
+@pytest.mark.parametrize(("query", "found"), QUERIES)
 def test_text_is_searched_in_the_simple_query_syntax(
     pages: Pages, query: str, found: set[str]
 ) -> None:
@@ -141,39 +143,39 @@ def test_the_better_match_comes_first_and_has_the_higher_score(pages: Pages) -> 
     assert items[0]["query_score"] > items[1]["query_score"] > 0
 
 
-@pytest.mark.parametrize(
-    ("filters", "found"),
-    [
-        ([terms(metadata("channel"), "general")], {"budget", "date"}),
-        ([terms(metadata("channel"), "people", "launches")], {"launch", "date", "leave"}),
-        ([within(metadata("length"), ge=7)], {"budget", "date", "chat"}),
-        ([within(metadata("length"), ge=-5, le=5)], {"launch", "leave"}),
-        ([within(metadata("certainty"), le=0.5)], {"budget", "launch"}),
-        ([terms(metadata("length"), 9)], {"date"}),
-        ([within(suggestion("rating"), ge=4)], {"budget", "date"}),
-        ([terms(suggestion("rating"), 2, 5)], {"launch", "date"}),
-        ([terms(suggestion("verdict"), "good")], {"budget"}),
-        ([terms(suggestion("reasons"), "rude", "too long")], {"launch"}),
-        ([terms(suggestion("rating", "agent"), "judge")], {"budget", "date"}),
-        ([within(suggestion("rating", "score"), ge=0.5, le=0.8)], {"date"}),
-        ([terms(response("rating"), 5, 2)], {"budget", "date"}),
-        ([within(response("rating"), le=2)], {"launch", "date"}),
-        ([terms(response("verdict"), "bad")], {"budget"}),
-        ([terms(response("reasons"), "wrong")], {"launch"}),
-        ([terms(STATUS, "submitted")], {"budget", "launch", "date"}),
-        ([terms(STATUS, "pending")], {"leave", "chat", "bare"}),
-        ([terms(STATUS, "pending", "submitted")], EVERYTHING),
-        ([terms(STATUS, "discarded")], set()),
-        ([terms(property_of("record", "status"), "completed")], {"budget"}),
-        ([terms(property_of("record", "external_id"), "chat", "bare")], {"chat", "bare"}),
-        ([within(property_of("record", "inserted_at"), ge="2020-01-01T00:00:00")], EVERYTHING),
-        ([within(property_of("record", "updated_at"), le="2020-01-01T00:00:00")], set()),
-        (
-            [terms(metadata("channel"), "general"), within(suggestion("rating"), ge=5)],
-            {"date"},
-        ),
-    ],
-)
+FILTERS: list[tuple[list[Body], set[str]]] = [
+    ([terms(metadata("channel"), "general")], {"budget", "date"}),
+    ([terms(metadata("channel"), "people", "launches")], {"launch", "date", "leave"}),
+    ([within(metadata("length"), ge=7)], {"budget", "date", "chat"}),
+    ([within(metadata("length"), ge=-5, le=5)], {"launch", "leave"}),
+    ([within(metadata("certainty"), le=0.5)], {"budget", "launch"}),
+    ([terms(metadata("length"), 9)], {"date"}),
+    ([within(suggestion("rating"), ge=4)], {"budget", "date"}),
+    ([terms(suggestion("rating"), 2, 5)], {"launch", "date"}),
+    ([terms(suggestion("verdict"), "good")], {"budget"}),
+    ([terms(suggestion("reasons"), "rude", "too long")], {"launch"}),
+    ([terms(suggestion("rating", "agent"), "judge")], {"budget", "date"}),
+    ([within(suggestion("rating", "score"), ge=0.5, le=0.8)], {"date"}),
+    ([terms(response("rating"), 5, 2)], {"budget", "date"}),
+    ([within(response("rating"), le=2)], {"launch", "date"}),
+    ([terms(response("verdict"), "bad")], {"budget"}),
+    ([terms(response("reasons"), "wrong")], {"launch"}),
+    ([terms(STATUS, "submitted")], {"budget", "launch", "date"}),
+    ([terms(STATUS, "pending")], {"leave", "chat", "bare"}),
+    ([terms(STATUS, "pending", "submitted")], EVERYTHING),
+    ([terms(STATUS, "discarded")], set()),
+    ([terms(property_of("record", "status"), "completed")], {"budget"}),
+    ([terms(property_of("record", "external_id"), "chat", "bare")], {"chat", "bare"}),
+    ([within(property_of("record", "inserted_at"), ge="2020-01-01T00:00:00")], EVERYTHING),
+    ([within(property_of("record", "updated_at"), le="2020-01-01T00:00:00")], set()),
+    (
+        [terms(metadata("channel"), "general"), within(suggestion("rating"), ge=5)],
+        {"date"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("filters", "found"), FILTERS)
 def test_filters_keep_the_records_that_fulfil_all_of_them(
     pages: Pages, filters: list[Body], found: set[str]
 ) -> None:
@@ -235,19 +237,23 @@ def test_without_an_order_a_persons_order_stays_the_same(pages: Pages) -> None:
     assert pages.search(who="mia") == order
 
 
-@pytest.mark.parametrize(
-    ("scope", "upward", "last"),
-    [
-        (metadata("length"), ["leave", "launch", "budget", "date", "chat"], ["bare"]),
-        (metadata("certainty"), ["launch", "budget", "date"], ["leave", "chat", "bare"]),
-        (suggestion("rating"), ["launch", "budget", "date"], ["leave", "chat", "bare"]),
-        (suggestion("rating", "score"), ["launch", "date", "budget"], ["leave", "chat", "bare"]),
-        (response("rating"), ["launch", "date", "budget"], ["leave", "chat", "bare"]),
-    ],
-)
+ORDERS: list[tuple[Body, list[str], list[str]]] = [
+    (metadata("length"), ["leave", "launch", "budget", "date", "chat"], ["bare"]),
+    (metadata("certainty"), ["launch", "budget", "date"], ["leave", "chat", "bare"]),
+    (suggestion("rating"), ["launch", "budget", "date"], ["leave", "chat", "bare"]),
+    (suggestion("rating", "score"), ["launch", "date", "budget"], ["leave", "chat", "bare"]),
+    (response("rating"), ["launch", "date", "budget"], ["leave", "chat", "bare"]),
+]
+
+
+@pytest.mark.parametrize(("scope", "upward", "last"), ORDERS)
 def test_records_without_a_value_come_last_in_both_orders(
     pages: Pages, scope: Body, upward: list[str], last: list[str]
 ) -> None:
+    check_order(pages, scope, upward, last)
+
+
+def check_order(pages: Pages, scope: Body, upward: list[str], last: list[str]) -> None:
     for order, expected in (("asc", upward), ("desc", upward[::-1])):
         found = pages.search({"sort": [{"scope": scope, "order": order}]})
         assert found[: len(upward)] == expected
@@ -285,6 +291,10 @@ def test_pages_are_disjoint_and_count_everything(pages: Pages) -> None:
 
 
 def test_progress_counts_records_and_responses(pages: Pages) -> None:
+    check_progress(pages)
+
+
+def check_progress(pages: Pages) -> None:
     dataset = pages.filled.dataset
     progress = dataset.progress(with_users_distribution=True)
     assert {name: progress[name] for name in ("total", "completed", "pending")} == {
@@ -303,6 +313,10 @@ def test_progress_counts_records_and_responses(pages: Pages) -> None:
 
 
 def test_metadata_has_metrics(pages: Pages) -> None:
+    check_metrics(pages)
+
+
+def check_metrics(pages: Pages) -> None:
     found = pages.get(f"/me/datasets/{pages.filled.dataset.id}/metadata-properties")["items"]
     metrics = {
         item["name"]: pages.get(f"/metadata-properties/{item['id']}/metrics") for item in found
@@ -319,6 +333,10 @@ def similar(**wanted: object) -> Body:
 
 
 def test_vectors_find_what_is_near_and_what_is_far(pages: Pages) -> None:
+    check_vectors(pages)
+
+
+def check_vectors(pages: Pages) -> None:
     near = pages.ask(similar(value=[0.0, 1.0, 0.0])).json()
     assert [item["record"]["external_id"] for item in near["items"]][:2] == ["launch", "date"]
     assert near["items"][0]["query_score"] == pytest.approx(1.0, abs=1e-4)
@@ -369,7 +387,7 @@ def test_what_is_written_is_found_at_once(own: Pages) -> None:
 
 def test_responses_are_found_until_they_are_withdrawn(own: Pages) -> None:
     mia, record = own.clients["mia"], own.filled.ids["bare"]
-    values = {"rating": {"value": 4}, "correction": {"value": "better"}}
+    values: dict[str, Body] = {"rating": {"value": 4}, "correction": {"value": "better"}}
     submitted = mia.post(
         f"/records/{record}/responses", json={"status": "submitted", "values": values}
     )
@@ -413,7 +431,7 @@ def test_suggestions_are_found_until_they_are_removed(own: Pages) -> None:
 
 def test_a_published_data_set_takes_new_metadata_and_vectors(own: Pages) -> None:
     owner, dataset = own.clients[""], own.filled.dataset.id
-    added = {"name": "page", "title": "Page", "settings": {"type": "integer"}}
+    added: Body = {"name": "page", "title": "Page", "settings": {"type": "integer"}}
     assert owner.post(f"/datasets/{dataset}/metadata-properties", json=added).is_success
     added = {"name": "tone", "title": "Tone", "dimensions": 2}
     assert owner.post(f"/datasets/{dataset}/vectors-settings", json=added).is_success

@@ -1,8 +1,10 @@
 """`python -m feedback argilla` as an operator runs it."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,7 +14,9 @@ import pytest
 from bots.settings import Settings
 from bots.supervisor import parts_of
 from feedback.settings import ArgillaSettings
+from tests.feedback.argilla_server import test_contract as contract
 from tests.feedback.argilla_server.conftest import Process, eventually, new_process
+from tests.feedback.argilla_server.records import fill, meet
 
 SERVER, REDIS = "launch.py", "redis-server"
 BACK_DEADLINE_S = 20.0
@@ -27,6 +31,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     for name in ("API_KEY", "PASSWORD"):
         del process.environment[f"PARLEY_ARGILLA__{name}"]
     process.start()
+    process.server = replace(process.server, api_key=owner_key(process))
     yield process
     assert process.popen is not None
     if process.popen.poll() is None:
@@ -36,8 +41,12 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 def family(process: Process, program: str) -> list[psutil.Process]:
     """The running processes of a program, parents first."""
     assert process.popen is not None
-    children = psutil.Process(process.popen.pid).children(recursive=True)
-    return [child for child in children if program in " ".join(child.cmdline()[:2])]
+    found = []
+    for child in psutil.Process(process.popen.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # just killed
+            if program in " ".join(child.cmdline()[:2]):
+                found.append(child)
+    return found
 
 
 def owner_key(process: Process) -> str:
@@ -59,6 +68,25 @@ def test_its_secrets_are_made_kept_from_others_and_never_logged(process: Process
     assert not any((folder / name).read_text() in written for name in names)
     shown = " ".join(word for child in family(process, "") for word in child.cmdline())
     assert not any((folder / name).read_text() in shown for name in names)
+
+
+def test_on_sqlite_everything_is_found_as_on_postgres(process: Process) -> None:
+    with (
+        meet(process.server.sdk()) as team,
+        fill(team) as filled,
+        contract.Pages(process.server, filled) as pages,
+    ):
+        for query, found in contract.QUERIES:
+            assert set(pages.search(contract.text(query))) == found, query
+        for filters, found in contract.FILTERS:
+            assert set(pages.search(contract.both(*filters))) == found, filters
+        for scope, upward, last in contract.ORDERS:
+            contract.check_order(pages, scope, upward, last)
+        assert pages.search(contract.text("morning", "before")) == ["chat"]
+        assert pages.search(who="mia") == pages.search(who="mia")
+        contract.check_progress(pages)
+        contract.check_metrics(pages)
+        contract.check_vectors(pages)
 
 
 def test_a_second_one_on_the_same_state_says_so(process: Process) -> None:
