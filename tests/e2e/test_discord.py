@@ -187,7 +187,6 @@ def _thread(message: Message) -> Channel:
     return message.thread
 
 
-@pytest.mark.parametrize("how", ["cut", "closed", "invalidated"])
 async def test_a_gateway_that_ends_mid_answer_does_not_touch_the_answer(
     discord: DiscordServer,
     app: DiscordProcess,
@@ -195,21 +194,21 @@ async def test_a_gateway_that_ends_mid_answer_does_not_touch_the_answer(
     team: Channel,
     model: ScriptedModel,
     pool: Pool,
-    how: str,
 ) -> None:
-    model.may_end.clear()
-    asked = ask(discord, ana, team)
-    await model.begun_answers(1)
-    connection = await discord.gateway.connected()
-    if how == "cut":
-        await connection.cut()
-    elif how == "closed":
-        await connection.close(4000)
-    else:
-        connection.invalidate()
-    model.may_end.set()
-    answer = await answered_once(discord, asked, pool)
-    assert discord.replies(asked) == [answer]
+    for number, how in enumerate(("cut", "closed", "invalidated"), start=1):
+        model.may_end.clear()
+        asked = ask(discord, ana, team, how)
+        await model.begun_answers(number)
+        connection = await discord.gateway.connected()
+        if how == "cut":
+            await connection.cut()
+        elif how == "closed":
+            await connection.close(4000)
+        else:
+            connection.invalidate()
+        model.may_end.set()
+        answer = await answered_once(discord, asked, pool)
+        assert discord.replies(asked) == [answer]
 
 
 async def test_a_gateway_that_refuses_and_forgets_is_tried_again(
@@ -230,34 +229,34 @@ POST, EDIT = "POST /channels/{channel}/messages", "PATCH /channels/{channel}/mes
 THREAD = "POST /channels/{channel}/messages/{message}/threads"
 
 
-@pytest.mark.parametrize(
-    "mood",
-    [
-        {"route": EDIT, "status": 429, "retry_after_s": 0.3, "times": 3},
-        {"route": POST, "status": 429, "retry_after_s": 0.3, "times": 2},
-        {"route": POST, "status": 429, "retry_after_s": 0.3, "everywhere": True},
-        {"route": POST, "status": 429, "via": False},
-        {"route": EDIT, "status": 503, "times": 2},
-        {"route": POST, "status": 502, "after": True},
-        {"route": POST, "status": 503, "after": True},
-        {"route": THREAD, "status": 503, "after": True},
-        {"route": THREAD, "status": 403, "code": 50013},
-    ],
-    ids=lambda mood: "-".join(str(value) for value in mood.values()),
+MOODS: tuple[dict[str, Any], ...] = (
+    {"route": EDIT, "status": 429, "retry_after_s": 0.3, "times": 3},
+    {"route": POST, "status": 429, "retry_after_s": 0.3, "times": 2},
+    {"route": POST, "status": 429, "retry_after_s": 0.3, "everywhere": True},
+    {"route": POST, "status": 429, "via": False},
+    {"route": EDIT, "status": 503, "times": 2},
+    {"route": POST, "status": 502, "after": True},
+    {"route": POST, "status": 503, "after": True},
+    {"route": THREAD, "status": 503, "after": True},
+    {"route": THREAD, "status": 403, "code": 50013},
 )
+
+
 async def test_an_answer_arrives_whole_and_once_whatever_discord_says(
-    discord: DiscordServer,
-    app: DiscordProcess,
-    ana: Person,
-    team: Channel,
-    pool: Pool,
-    mood: dict[str, Any],
+    discord: DiscordServer, app: DiscordProcess, ana: Person, discord_know: Know, pool: Pool
 ) -> None:
-    fault = discord.fail(**mood)
-    asked = ask(discord, ana, team)
-    answer = await answered_once(discord, asked, pool)
-    assert fault.met
-    assert discord.replies(asked) == [answer]
+    asked, faults = [], []
+    for number, mood in enumerate(MOODS):
+        room = discord.add_channel(f"room-{number}")
+        await discord_know(room, "handbook.md", HANDBOOK)
+        asked.append(ask(discord, ana, room))
+        # A thread that is opened on a message has its id.
+        place = room.id if mood["route"] == THREAD else asked[-1].id
+        faults.append(discord.fail(**mood, channel=place))
+    for question, fault in zip(asked, faults, strict=True):
+        answer = await answered_once(discord, question, pool)
+        assert fault.met, fault
+        assert discord.replies(question) == [answer], fault
 
 
 async def test_discords_own_limits_are_kept_by_waiting(
@@ -300,23 +299,24 @@ async def test_a_dead_token_is_followed_by_a_message_in_the_channel(
     assert answer.channel is team
 
 
-@pytest.mark.parametrize("where", ["thread", "inline"])
 async def test_a_question_whose_ack_came_too_late_is_answered_in_the_channel(
     discord: DiscordServer,
     app: DiscordProcess,
     ana: Person,
     team: Channel,
     pool: Pool,
+    discord_know: Know,
     discord_audience: AudienceOf,
-    where: str,
 ) -> None:
-    if where == "inline":
-        await inline(team, ana, pool, discord_audience)
+    room = discord.add_channel("room")
+    await discord_know(room, "handbook.md", HANDBOOK)
+    await inline(room, ana, pool, discord_audience)
     discord.callback_lag_s = 3.0
-    used = discord.slash(ana, team, "ask", question=QUESTION)
-    used.expire()
-    await answered_once(discord, used, pool)
-    assert used.acked_at is None
+    for place in (team, room):
+        used = discord.slash(ana, place, "ask", question=QUESTION)
+        used.expire()
+        await answered_once(discord, used, pool)
+        assert used.acked_at is None
 
 
 # ---------------------------------------------------------------- crashes
@@ -344,17 +344,22 @@ async def test_a_kill_after_the_first_words_leaves_one_answer(
     await answered_once(discord, used, pool)
 
 
-@pytest.mark.parametrize("route", [POST, THREAD], ids=["post", "thread"])
 async def test_a_kill_between_a_call_and_its_record_leaves_one_answer(
-    discord: DiscordServer, app: DiscordProcess, ana: Person, team: Channel, pool: Pool, route: str
+    discord: DiscordServer, app: DiscordProcess, ana: Person, discord_know: Know, pool: Pool
 ) -> None:
-    fault = discord.fail(route, after=True, hang=True)
-    asked = ask(discord, ana, team)
-    await discord.until(lambda: fault.met, "the call")
+    asked, faults = [], []
+    for route in (POST, THREAD):
+        room = discord.add_channel("room")
+        await discord_know(room, "handbook.md", HANDBOOK)
+        asked.append(ask(discord, ana, room))
+        place = room.id if route == THREAD else asked[-1].id
+        faults.append(discord.fail(route, channel=place, after=True, hang=True))
+    await discord.until(lambda: all(fault.met for fault in faults), "the calls")
     await app.kill()
     await app.start()
-    answer = await answered_once(discord, asked, pool)
-    assert discord.replies(asked) == [answer]
+    for question in asked:
+        answer = await answered_once(discord, question, pool)
+        assert discord.replies(question) == [answer]
 
 
 async def test_a_command_killed_before_its_ack_is_answered_in_the_channel(
