@@ -12,6 +12,7 @@ from storage.identity import MemberId, WorkspaceId
 from storage.outbox import mark_rated
 from storage.pool import Connection, Pool
 from storage.ratings import withdraw_consent
+from storage.shared_files import QUESTION_FILES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +130,9 @@ async def forget(pool: Pool, member_id: MemberId, *, files_dir: Path) -> Forgott
     """Delete a person: the row itself, and everything that is theirs alone.
 
     Their votes, corrections and judgements, their direct messages with all answers, their own
-    documents with all quotes. What they asked in channels stays there without their name. The
-    audit keeps that somebody was forgotten, not who. A person who comes back is a new one.
+    documents and the files of their questions, with all quotes. What they asked in channels stays
+    there without their name. The audit keeps that somebody was forgotten, not who. A person who
+    comes back is a new one.
 
     Raises:
         StorageUnavailable: nothing was deleted; safe to retry.
@@ -146,7 +148,9 @@ async def forget(pool: Pool, member_id: MemberId, *, files_dir: Path) -> Forgott
                 votes=0, corrections=0, comparisons=0, threads=0, documents=0, questions=0
             )
         await _mark(connection, member_id)
-        documents = await delete_documents(connection, "scope_id = %s", [member_id])
+        documents = await delete_documents(
+            connection, _OWN_DOCUMENTS, [member_id, member_id, QUESTION_FILES]
+        )
         votes = await _delete(connection, "votes WHERE member_id = %s", member_id)
         corrections = await _delete(connection, "corrections WHERE member_id = %s", member_id)
         judged = await _delete(connection, "comparison_votes WHERE member_id = %s", member_id)
@@ -181,6 +185,15 @@ async def forget(pool: Pool, member_id: MemberId, *, files_dir: Path) -> Forgott
         documents=len(documents),
         questions=questions.rowcount,
     )
+
+
+_OWN_DOCUMENTS: LiteralString = """
+scope_id = %s OR id IN (
+    SELECT f.document_id FROM shared_files f JOIN documents d ON d.id = f.document_id
+    JOIN channels c ON c.id = d.scope_id
+    WHERE f.member_id = %s AND starts_with(c.platform_id, %s))
+"""
+"""A person's documents, and the files that they attached to questions."""
 
 
 async def _mark(connection: Connection, member_id: MemberId) -> None:

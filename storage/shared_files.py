@@ -66,6 +66,9 @@ _SELECT: LiteralString = (
     "SELECT id, name, source, reason, document_id, status_ref, created_at FROM shared_files"
 )
 
+QUESTION_FILES = "files:"
+"""How the names of the scopes begin that hold the files of questions, one for each conversation."""
+
 
 class SharedFiles:
     """The notes of shared files."""

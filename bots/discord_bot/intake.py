@@ -26,6 +26,7 @@ from bots.messages import Question
 from bots.replies import delayed
 from storage.errors import DiskFull, StorageUnavailable
 from storage.identity import Audience
+from storage.shared_files import QUESTION_FILES
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ def _place(
 
 def files_of(thread: str) -> str:
     """The scope of what was attached to the questions of a thread."""
-    return f"files:{thread}"
+    return f"{QUESTION_FILES}{thread}"
 
 
 def may_open_thread(channel: Any) -> bool:

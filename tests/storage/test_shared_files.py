@@ -4,10 +4,16 @@ import asyncio
 from pathlib import Path
 
 from storage.documents import Documents
-from storage.identity import Audience
+from storage.identity import Audience, Identities, Keys
 from storage.members import forget
 from storage.pool import Pool, one_row
-from storage.shared_files import FileJob, SharedFileId, SharedFiles, run_files
+from storage.shared_files import (
+    QUESTION_FILES,
+    FileJob,
+    SharedFileId,
+    SharedFiles,
+    run_files,
+)
 from tests.storage.conftest import Team
 
 PLACE = {"thread": "1.2"}
@@ -87,3 +93,24 @@ async def test_a_forgotten_person_leaves_no_note(pool: Pool, team: Team, files_d
     assert file_id is not None and team.ada.member_id is not None
     await forget(pool, team.ada.member_id, files_dir=files_dir)
     assert await files.get(file_id) is None
+
+
+async def test_a_forgotten_person_takes_the_files_of_their_questions_along(
+    pool: Pool, team: Team, documents: Documents, keys: Keys, files_dir: Path
+) -> None:
+    assert team.ada.member_id is not None
+    question = await Identities(pool=pool, keys=keys).resolve(
+        platform="discord", workspace="@me", channel=f"{QUESTION_FILES}9", member="U1"
+    )
+    files = SharedFiles(pool)
+    kept = await documents.add("plan.md", b"a plan", audience=team.general)
+    attached = await documents.add("diary.md", b"mine", audience=question)
+    for audience, document in ((team.general, kept), (question, attached)):
+        file_id = await accept(files, audience, "A:C:1:F")
+        assert file_id is not None
+        await files.settle(file_id, document.id)
+        assert audience.member_id is not None
+        await forget(pool, audience.member_id, files_dir=files_dir)
+    async with pool.connection() as connection:
+        left = await connection.execute("SELECT name FROM documents")
+        assert await left.fetchall() == [("plan.md",)]
