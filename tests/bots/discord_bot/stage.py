@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import discord
 import pytest
@@ -25,6 +26,7 @@ from engine.client import EngineClient
 from storage.identity import Audience, MessageId
 from storage.pool import Pool
 from tests.bots.conftest import make_workplace
+from tests.bots.model_list import serve_models
 from tests.bots.turn_script import Stored
 from tests.fakes.discord_server import DiscordServer
 from tests.fakes.discord_world import Channel, Message, Person
@@ -133,3 +135,20 @@ async def logged_in(
 def at_full_pace(stage: Stage) -> DiscordContext:
     """The context with Discord's own pace of edits."""
     return replace(stage.context, settings=DiscordSettings(api_url=stage.discord.api_url))
+
+
+def hearing(*modules: ModuleType) -> Any:
+    """A fixture: a stage on which these features hear what happens, and an engine lists models."""
+
+    @pytest.fixture
+    async def stage(
+        discord_server: DiscordServer, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[Stage]:
+        async with (
+            serve_models() as engine,
+            logged_in(discord_server, pool, engine, tmp_path, monkeypatch) as stage,
+            stage.listening(*modules),
+        ):
+            yield stage
+
+    return stage

@@ -1,7 +1,5 @@
 """Commands of administrators in Discord, judged by each interaction; forget-me for everybody."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,26 +10,15 @@ from feedback.rankings import MIN_VOTES
 from storage import audit
 from storage.pool import Pool
 from storage.runs import Runs
-from tests.bots.discord_bot.stage import Stage, logged_in
-from tests.bots.model_list import serve_models
+from tests.bots.discord_bot.stage import Stage, hearing
 from tests.fakes.discord_permissions import Permission
-from tests.fakes.discord_server import DiscordServer
 from tests.fakes.discord_world import Channel, Person
 from tests.feedback.conftest import rows
 
 REFUSED = "Only administrators of this workspace"
 
 
-@pytest.fixture
-async def stage(
-    discord_server: DiscordServer, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Stage]:
-    async with (
-        serve_models() as engine,
-        logged_in(discord_server, pool, engine, tmp_path, monkeypatch) as stage,
-        stage.listening(administer, settings_panel),
-    ):
-        yield stage
+stage = hearing(administer, settings_panel)
 
 
 def add_admin(stage: Stage) -> Person:

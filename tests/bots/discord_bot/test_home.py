@@ -1,11 +1,7 @@
 """`/home`: the person's own votes, consent and what is known here, for their eyes alone."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
-
-import pytest
 
 from bots.channel_settings import WorkspaceSettings
 from bots.discord_bot import home, rate
@@ -13,22 +9,9 @@ from bots.discord_bot.markdown import units
 from bots.home import Home
 from feedback import Leaderboard, MyVote, Ranked
 from storage.identity import AnswerId
-from storage.pool import Pool
-from tests.bots.discord_bot.stage import Stage, logged_in
-from tests.bots.model_list import serve_models
-from tests.fakes.discord_server import DiscordServer
+from tests.bots.discord_bot.stage import Stage, hearing
 
-
-@pytest.fixture
-async def stage(
-    discord_server: DiscordServer, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Stage]:
-    async with (
-        serve_models() as engine,
-        logged_in(discord_server, pool, engine, tmp_path, monkeypatch) as stage,
-        stage.listening(home, rate),
-    ):
-        yield stage
+stage = hearing(home, rate)
 
 
 async def test_the_home_shows_the_persons_own_and_nothing_of_others(stage: Stage) -> None:

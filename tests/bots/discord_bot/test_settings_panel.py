@@ -1,30 +1,14 @@
 """Settings of a channel and of a server in Discord's modals, checked again when they come back."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
 from bots.channel_settings import ChannelSettings, WorkspaceSettings, load, load_workspace
 from bots.discord_bot import settings_panel
-from storage.pool import Pool
-from tests.bots.discord_bot.stage import Stage, logged_in
-from tests.bots.model_list import serve_models
+from tests.bots.discord_bot.stage import Stage, hearing
 from tests.fakes.discord_permissions import Permission
-from tests.fakes.discord_server import DiscordServer
 from tests.fakes.discord_world import Channel, Person
 
-
-@pytest.fixture
-async def stage(
-    discord_server: DiscordServer, pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Stage]:
-    async with (
-        serve_models() as engine,
-        logged_in(discord_server, pool, engine, tmp_path, monkeypatch) as stage,
-        stage.listening(settings_panel),
-    ):
-        yield stage
+stage = hearing(settings_panel)
 
 
 async def settings_of(stage: Stage, person: Person, channel: Channel) -> ChannelSettings:
