@@ -11,7 +11,7 @@ import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -174,7 +174,32 @@ class Chat(ABC, Generic[Asked, Answer]):
         await eventually(waiting, "the app is idle", within_s=STORM_DEADLINE_S)
 
 
-def memory(what: str, reached: float) -> Row:
+async def measure(
+    site: Callable[[ScriptedModel | None], AbstractAsyncContextManager[Chat[Asked, Answer]]],
+    *,
+    acked: str,
+    short: bool,
+) -> list[Row]:
+    """30 questions one by one, 500 acks, 500 questions in a storm; or few of each.
+
+    Args:
+        site: the platform with the app, with a scripted model or (None) the default one.
+        acked: what an ack is there.
+        short: few of each.
+    """
+    async with site(None) as chat:
+        rows = await _visible(chat, count=3 if short else 30)
+    async with ScriptedModel() as model, site(model) as chat:
+        model.script = lambda prompt: "That is what the source says [1]."
+        idle_mb = chat.app.resident_mb
+        rows += await _acks(chat, model, what=acked, rounds=1 if short else 10)
+        rows += await _storm(chat, count=30 if short else 500)
+        rows.append(_memory("resident memory after the storm", chat.app.resident_mb))
+        rows.append(_memory("resident memory, idle", idle_mb))
+    return rows
+
+
+def _memory(what: str, reached: float) -> Row:
     """A row about resident memory, in MB."""
     return Row(
         what=what, reached=f"{reached:.0f} MB", target=f"< {REACH_MB:.0f} MB", ok=reached < REACH_MB
@@ -184,7 +209,7 @@ def memory(what: str, reached: float) -> Row:
 # ---------------------------------------------------------------- one by one
 
 
-async def visible(chat: Chat[Asked, Answer], *, count: int) -> list[Row]:
+async def _visible(chat: Chat[Asked, Answer], *, count: int) -> list[Row]:
     """Ask one question after the other, each when the engine is idle again."""
     first = chat.ask(0)  # pays for connections
     await chat.until(lambda: chat.answers(first), "an answer")
@@ -242,7 +267,7 @@ async def _first_token_ms(pool: Pool) -> float:
 # ---------------------------------------------------------------- acks
 
 
-async def acks(
+async def _acks(
     chat: Chat[Asked, Answer], model: ScriptedModel, *, what: str, rounds: int
 ) -> list[Row]:
     """Ask 50 questions at once, again and again, while the model does not begin to answer."""
@@ -266,7 +291,7 @@ async def acks(
 # ---------------------------------------------------------------- the storm
 
 
-async def storm(chat: Chat[Asked, Answer], *, count: int) -> list[Row]:
+async def _storm(chat: Chat[Asked, Answer], *, count: int) -> list[Row]:
     """Ask, repeat, cut and kill while people vote on what was answered."""
     begun = asyncio.get_running_loop().time()
     to_vote_on: asyncio.Queue[Asked] = asyncio.Queue()

@@ -11,11 +11,8 @@ from tests.benchmarks.chat import (
     STORM_DEADLINE_S,
     Chat,
     Ground,
-    acks,
     ground,
-    memory,
-    storm,
-    visible,
+    measure,
 )
 from tests.bots.discord_bot.discord_process import DiscordProcess
 from tests.fakes.discord_interactions import Interaction
@@ -31,26 +28,12 @@ Asked = Message | Interaction
 
 
 def run(*, short: bool) -> list[Row]:
-    """30 mentions one by one, 500 commands, 500 questions in a storm; or few of each."""
-    return asyncio.run(_run(short=short))
-
-
-async def _run(*, short: bool) -> list[Row]:
-    async with _site(scripted=None) as site:
-        rows = await visible(site, count=3 if short else 30)
-    async with ScriptedModel() as model, _site(scripted=model) as site:
-        model.script = lambda prompt: "That is what the source says [1]."
-        idle_mb = site.app.resident_mb
-        rows += await acks(site, model, what="slash to deferred", rounds=1 if short else 10)
-        site.mixes = True
-        rows += await storm(site, count=30 if short else 500)
-        rows.append(memory("resident memory after the storm", site.app.resident_mb))
-        rows.append(memory("resident memory, idle", idle_mb))
-    return rows
+    """Everything that `chat` measures, at Discord."""
+    return asyncio.run(measure(_site, acked="slash to deferred", short=short))
 
 
 @asynccontextmanager
-async def _site(*, scripted: ScriptedModel | None) -> AsyncIterator["Site"]:
+async def _site(scripted: ScriptedModel | None) -> AsyncIterator["Site"]:
     """Discord with the app beside it."""
     async with (
         DiscordServer() as discord,
@@ -59,20 +42,22 @@ async def _site(*, scripted: ScriptedModel | None) -> AsyncIterator["Site"]:
             discord, home=below.home, database_url=below.database_url, engine_url=below.engine_url
         ) as app,
     ):
-        yield Site(discord, app, below)
+        yield Site(discord, app, below, mixes=scripted is not None)
 
 
 class Site(Chat[Asked, Message]):
     """A Discord with channels, and the app.
 
     Attributes:
-        mixes: Whether some questions are commands.
+        mixes: Whether some questions are commands (not where the first words of mentions count).
     """
 
     surface = "discord"
-    mixes = False
 
-    def __init__(self, discord: DiscordServer, app: DiscordProcess, below: Ground) -> None:
+    def __init__(
+        self, discord: DiscordServer, app: DiscordProcess, below: Ground, *, mixes: bool
+    ) -> None:
+        self.mixes = mixes
         self.discord = discord
         self.app = app
         self.ground = below

@@ -12,11 +12,8 @@ from tests.benchmarks.chat import (
     STORM_DEADLINE_S,
     Chat,
     Ground,
-    acks,
     ground,
-    memory,
-    storm,
-    visible,
+    measure,
 )
 from tests.bots.slack_bot.slack_process import SlackProcess
 from tests.fakes.scripted_model import ScriptedModel
@@ -25,25 +22,12 @@ from tests.fakes.slack_world import Channel, Message
 
 
 def run(*, short: bool) -> list[Row]:
-    """30 questions one by one, 500 acks, 500 questions in a storm; or few of each."""
-    return asyncio.run(_run(short=short))
-
-
-async def _run(*, short: bool) -> list[Row]:
-    async with _site(scripted=None) as site:
-        rows = await visible(site, count=3 if short else 30)
-    async with ScriptedModel() as model, _site(scripted=model) as site:
-        model.script = lambda prompt: "That is what the source says [1]."
-        idle_mb = site.app.resident_mb
-        rows += await acks(site, model, what="event to ack", rounds=1 if short else 10)
-        rows += await storm(site, count=30 if short else 500)
-        rows.append(memory("resident memory after the storm", site.app.resident_mb))
-        rows.append(memory("resident memory, idle", idle_mb))
-    return rows
+    """Everything that `chat` measures, at Slack."""
+    return asyncio.run(measure(_site, acked="event to ack", short=short))
 
 
 @asynccontextmanager
-async def _site(*, scripted: ScriptedModel | None) -> AsyncIterator["Site"]:
+async def _site(scripted: ScriptedModel | None) -> AsyncIterator["Site"]:
     """Slack with the app beside it."""
     async with (
         SlackServer() as slack,

@@ -36,8 +36,7 @@ What it does not imitate:
 import json
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 from aiohttp.multipart import BodyPartReader
@@ -64,27 +63,26 @@ from tests.fakes.discord_gateway import Gateway, Intent, Session
 from tests.fakes.discord_interactions import Interaction
 from tests.fakes.discord_limits import DiscordError
 from tests.fakes.discord_world import Channel, Guild, Message, Person, World
-from tests.fakes.wire import Json, Sites, Stranger
+from tests.fakes.wire import Json, Platform
 
 T = TypeVar("T")
 RATED = "parley:up:"
 """How the custom id of a finished answer's first button begins."""
 
 
-class DiscordServer(Clicks):
+class DiscordServer(Clicks, Platform):
     """A Discord; see the module's text.
 
     Attributes:
         calls: Every REST call, in order.
-        stranger: A host that is not Discord's.
     """
 
     def __init__(self) -> None:
         self.world = World()
+        Platform.__init__(self, self.world.changes)
         self.bot = self.world.add_person("Parley", bot=True)
         self.app_id = self.bot.id
         self.token = "fake-token.of-a.discord-bot"
-        self.root = ""
         self.calls: list[Call] = []
         self.faults: list[Fault] = []
         self.buckets: list[Bucket] = []
@@ -92,35 +90,22 @@ class DiscordServer(Clicks):
         self.interactions = {}
         self.gateway = Gateway(self)
         self.cdn = Cdn(self)
-        self.stranger = Stranger()
-        self.stranger_root = ""
-        self._sites = Sites()
         self.add_guild("Marlow")
 
     # ------------------------------------------------------------ the server
 
-    async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=64 << 20)
-        app.router.add_get("/gateway", self.gateway.handle)
-        app.router.add_get("/gateway/", self.gateway.handle)
-        app.router.add_get("/attachments/{channel}/{file}/{name}", self.cdn.handle)
-        app.router.add_get("/api/v10/gateway", self._say_gateway)
-        app.router.add_get("/api/v10/gateway/bot", self._say_gateway)
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/gateway", self.gateway.handle)
+        router.add_get("/gateway/", self.gateway.handle)
+        router.add_get("/attachments/{channel}/{file}/{name}", self.cdn.handle)
+        router.add_get("/api/v10/gateway", self._say_gateway)
+        router.add_get("/api/v10/gateway/bot", self._say_gateway)
         for name, found in ROUTES.items():
-            app.router.add_route(found.method, f"/api/v10{found.path}", self._handler(name, found))
-        app.router.add_route("*", "/api/{path:.*}", self._no_route)
-        self.root = await self._sites.serve(app)
-        self.stranger_root = await self._sites.serve_stranger(self.stranger)
-        return self
+            router.add_route(found.method, f"/api/v10{found.path}", self._handler(name, found))
+        router.add_route("*", "/api/{path:.*}", self._no_route)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def hang_up(self) -> None:
         await self.gateway.close()
-        await self._sites.close()
 
     @property
     def api_url(self) -> str:
@@ -136,14 +121,6 @@ class DiscordServer(Clicks):
     def mention(self) -> str:
         """What calls the app."""
         return self.bot.mention
-
-    async def until(self, check: Callable[[], T], what: str, *, within_s: float = 30.0) -> T:
-        """Wait until `check()` is true and return what it gave; woken by every change.
-
-        Raises:
-            AssertionError: It was not true in time.
-        """
-        return await self.world.changes.until(check, what, within_s=within_s)
 
     # ------------------------------------------------------------ the application
 

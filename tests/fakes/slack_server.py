@@ -35,10 +35,8 @@ import base64
 import json
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -52,7 +50,7 @@ from tests.fakes.slack_files import FileHost
 from tests.fakes.slack_oauth import OAuth
 from tests.fakes.slack_sockets import Delivery, Sockets
 from tests.fakes.slack_world import Channel, Message, Person, Token, Workspace, World
-from tests.fakes.wire import Sites, Stranger
+from tests.fakes.wire import Platform
 
 T = TypeVar("T")
 
@@ -74,32 +72,28 @@ class ResponseUrl:
     uses: int = field(default=0)
 
 
-class SlackServer(Clicks):
+class SlackServer(Clicks, Platform):
     """A Slack; see the module's text.
 
     Attributes:
         calls: Every Web API call, in order.
         response_calls: Every body posted to a `response_url`.
-        stranger: A host that is not Slack's.
     """
 
     def __init__(self) -> None:
         self.world = World()
+        Platform.__init__(self, self.world.changes)
         self.app_id = "A0FAKEAPP"
         self.client_id, self.client_secret = "1.2", "fake-client-secret"
         self.signing_secret = "fake-signing-secret-0123456789ab"
         self.app_token = "xapp-1-A0FAKEAPP-fake"
-        self.root = ""
         self.calls: list[Call] = []
         self.response_calls: list[Json] = []
         self.faults: list[Fault] = []
         self.sockets = Sockets(self)
         self.oauth = OAuth(self)
         self.file_host = FileHost(self)
-        self.stranger = Stranger()
-        self.stranger_root = ""
         self._response_urls: dict[str, ResponseUrl] = {}
-        self._sites = Sites()
         self.add_workspace("Marlow", installed=True)
         self.world.tokens[self.app_token] = Token(
             value=self.app_token, workspace=None, scopes=frozenset({"connections:write"})
@@ -107,26 +101,16 @@ class SlackServer(Clicks):
 
     # ------------------------------------------------------------ the server
 
-    async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=64 << 20)
-        app.router.add_route("*", "/api/{method}", self._api)
-        app.router.add_get("/link", self.sockets.handle)
-        app.router.add_get("/files-pri/{team}-{id}/{name}", self.file_host.download)
-        app.router.add_post("/upload/v1/{id}", self.file_host.upload)
-        app.router.add_post("/response/{id}", self._respond)
-        app.router.add_get("/oauth/v2/authorize", self.oauth.authorize)
-        self.root = await self._sites.serve(app)
-        self.stranger_root = await self._sites.serve_stranger(self.stranger)
-        return self
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_route("*", "/api/{method}", self._api)
+        router.add_get("/link", self.sockets.handle)
+        router.add_get("/files-pri/{team}-{id}/{name}", self.file_host.download)
+        router.add_post("/upload/v1/{id}", self.file_host.upload)
+        router.add_post("/response/{id}", self._respond)
+        router.add_get("/oauth/v2/authorize", self.oauth.authorize)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def hang_up(self) -> None:
         await self.sockets.close()
-        await self._sites.close()
 
     @property
     def base_url(self) -> str:
@@ -143,14 +127,6 @@ class SlackServer(Clicks):
     def mention(self) -> str:
         """What calls the app in the first workspace."""
         return self.home.mention
-
-    async def until(self, check: Callable[[], T], what: str, *, within_s: float = 30.0) -> T:
-        """Wait until `check()` is true and return what it gave; woken by every change.
-
-        Raises:
-            AssertionError: It was not true in time.
-        """
-        return await self.world.changes.until(check, what, within_s=within_s)
 
     # ------------------------------------------------------------ workspaces
 

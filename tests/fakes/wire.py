@@ -1,9 +1,11 @@
-"""What every fake platform needs: changes to wait for, sites, faults, a stranger's host."""
+"""What every fake platform needs: changes to wait for, servers, faults, a stranger."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
@@ -40,14 +42,41 @@ class Changes:
             raise AssertionError(f"not within {within_s:g} s: {what}") from None
 
 
-class Sites:
-    """HTTP servers on ports of this machine."""
+class Platform(ABC):
+    """A fake platform: an HTTP server on a port of this machine, and a stranger's beside it.
 
-    def __init__(self) -> None:
+    Attributes:
+        root: Its address, without a final slash.
+        stranger: A host that is not the platform's.
+        stranger_root: The stranger's address.
+        changes: What tests wait for.
+    """
+
+    def __init__(self, changes: Changes) -> None:
+        self.root = ""
+        self.stranger = Stranger()
+        self.stranger_root = ""
+        self.changes = changes
         self._runners: list[web.AppRunner] = []
 
-    async def serve(self, app: web.Application) -> str:
-        """Serve an application; returns its root, without a final slash."""
+    @abstractmethod
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Say what the platform serves."""
+
+    @abstractmethod
+    async def hang_up(self) -> None:
+        """Close the sockets of apps."""
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=64 << 20)
+        self.add_routes(app.router)
+        self.root = await self._serve(app)
+        foreign = web.Application()
+        foreign.router.add_route("*", "/{path:.*}", self.stranger.handle)
+        self.stranger_root = await self._serve(foreign)
+        return self
+
+    async def _serve(self, app: web.Application) -> str:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         self._runners.append(runner)
@@ -55,16 +84,23 @@ class Sites:
         host, port = runner.addresses[0][:2]
         return f"http://{host}:{port}"
 
-    async def serve_stranger(self, stranger: "Stranger") -> str:
-        """Serve a host that is not the platform's."""
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", stranger.handle)
-        return await self.serve(app)
-
-    async def close(self) -> None:
-        """Stop all of them."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.hang_up()
         for runner in self._runners:
             await runner.cleanup()
+
+    async def until(self, check: Callable[[], T], what: str, *, within_s: float = 30.0) -> T:
+        """Wait until `check()` is true and return what it gave; woken by every change.
+
+        Raises:
+            AssertionError: It was not true in time.
+        """
+        return await self.changes.until(check, what, within_s=within_s)
 
 
 class Stranger:
