@@ -6,6 +6,7 @@ minutes or while the model is silent, goes on as edits of the same message: ever
 said is kept here and not in the stream.
 """
 
+import asyncio
 import contextlib
 import logging
 
@@ -36,6 +37,8 @@ from feedback import ComparisonId
 
 logger = logging.getLogger(__name__)
 
+STATUS_S = 2.0
+"""That a message waits for a status that is being set."""
 LOADING_MESSAGES = (
     "Searching the documents…",
     "Reading what was found…",
@@ -82,13 +85,17 @@ class Status:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._note = ""
+        self._setting = asyncio.Lock()
 
     async def show(self, note: str) -> None:
         """Set the status."""
         self._note = note
+        async with self._setting:
+            if self._note == note and self._board.place.thread_ts:
+                await self._set(note)
+
+    async def _set(self, note: str) -> None:
         place = self._board.place
-        if not place.thread_ts:
-            return
         try:
             await self._board.calls.set_status(
                 channel=place.channel,
@@ -104,9 +111,12 @@ class Status:
         if self._note:
             await self.show(self._note)
 
-    def over(self) -> None:
-        """A message was posted, which ends the status."""
+    async def over(self) -> None:
+        """A message follows, which ends the status; one on its way must not come behind it."""
         self._note = ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STATUS_S), self._setting:
+                pass
 
 
 class StreamedScreen:
@@ -144,13 +154,14 @@ class StreamedScreen:
 
     async def notice(self, text: str, *, under: str = "") -> None:
         """Show a plain sentence; what follows is shown as edits of it."""
+        await self._status.over()
         await self._end()
         self._edited = EditedScreen(self._board)
         await self._edited.notice(text, under=under)
-        self._status.over()
 
     async def finish(self, answer: Answer, links: Links) -> None:
         """Complete the stream, then replace it where that is not the whole answer."""
+        await self._status.over()
         edited = EditedScreen(self._board)
         if self._edited is None and self._ts:
             whole = escape(answer.text)
@@ -177,6 +188,7 @@ class StreamedScreen:
 
     async def _start(self, text: str) -> None:
         """Start with a stop button, or without where Slack takes none in a stream."""
+        await self._status.over()
         place = self._board.place
         stop = {"type": "actions", "elements": [stop_button(self._board.message_id)]}
         with_stop = [{"type": "blocks", "blocks": [stop]}, markdown_chunk(text)]
@@ -195,7 +207,6 @@ class StreamedScreen:
                 logger.info("no stop button: %s", error, extra={"action": "stream_without_stop"})
             else:
                 self._stoppable = chunks is with_stop
-                self._status.over()
                 await self._board.remember(0, self._ts)
                 return
 
@@ -258,12 +269,12 @@ class PrivateScreen:
 
     async def notice(self, text: str, *, under: str = "") -> None:
         """Tell the asker."""
-        self._status.over()
+        await self._status.over()
         await self._board.say(notice_post(text, under=""))
 
     async def finish(self, answer: Answer, links: Links) -> None:
         """Post the answer, which the asker may share."""
-        self._status.over()
+        await self._status.over()
         posts = answer_posts(answer, links=links, reach=self._board.place.reach)
         for part, post in enumerate(posts):
             await self._board.show(part, post, Priority.FINAL)

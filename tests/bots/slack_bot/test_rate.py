@@ -9,6 +9,7 @@ import pytest
 
 from bots.slack_bot.modals import MAX_METADATA_CHARACTERS, Origin
 from storage.pool import Pool, one_row
+from tests.bots.app_process import eventually
 from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
 from tests.fakes.slack_server import SlackServer
@@ -225,7 +226,11 @@ async def test_fifty_votes_at_once_are_kept_and_acknowledged_in_time(
     message, _ = await stage.answered(people[0], team)
     clicks = [slack.click(person, message, FEEDBACK, side="positive") for person in people]
     await asyncio.gather(*(click.acknowledged(within_s=3.0) for click in clicks))
-    assert await votes(pool) == [(1, [], None)] * 50
+
+    async def all_kept() -> bool:
+        return await votes(pool) == [(1, [], None)] * 50
+
+    await eventually(all_kept, "fifty votes")
 
 
 async def test_a_slack_that_hangs_delays_neither_vote_nor_ack(stage: Stage, pool: Pool) -> None:
