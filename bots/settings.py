@@ -37,7 +37,24 @@ class WebSettings(Section):
     )
 
 
-class SlackSettings(Section):
+class ChatSettings(Section):
+    """What every chat platform has."""
+
+    max_concurrent_turns: int = Field(
+        4, ge=1, le=64, description="Questions answered at once; further ones see their position."
+    )
+    edit_interval_s: float = Field(
+        1.0, gt=0, description="Shortest time between two edits of one streamed message."
+    )
+    request_timeout_s: float = Field(
+        15.0, gt=0, description="Deadline of one call to the platform's API."
+    )
+    hello_timeout_s: float = Field(
+        10.0, gt=0, description="Wait for a new socket's hello before another one is tried."
+    )
+
+
+class SlackSettings(ChatSettings):
     """`[slack]`: the Slack app. Socket Mode with two tokens is enough for one workspace."""
 
     bot_token: SecretStr | None = Field(
@@ -77,18 +94,6 @@ class SlackSettings(Section):
     file_hosts: tuple[str, ...] = Field(
         ("files.slack.com",), description="Hosts that shared files are downloaded from, by https."
     )
-    max_concurrent_turns: int = Field(
-        4, ge=1, le=64, description="Questions answered at once; further ones see their position."
-    )
-    edit_interval_s: float = Field(
-        1.0, gt=0, description="Shortest time between two edits of one streamed message."
-    )
-    request_timeout_s: float = Field(
-        15.0, gt=0, description="Deadline of one call to Slack's Web API."
-    )
-    hello_timeout_s: float = Field(
-        10.0, gt=0, description="Wait for a new socket's hello before another one is tried."
-    )
     ping_interval_s: float = Field(
         5.0, gt=0, description="Between pings of the socket; after four unanswered it is dead."
     )
@@ -114,7 +119,7 @@ class SlackSettings(Section):
         return self.base_url.rstrip("/") + "/"
 
 
-class DiscordSettings(Section):
+class DiscordSettings(ChatSettings):
     """`[discord]`: the Discord app. A bot token is enough."""
 
     token: SecretStr | None = Field(None, description="Bot token of the app. Environment only.")
@@ -137,9 +142,6 @@ class DiscordSettings(Section):
         ("cdn.discordapp.com", "media.discordapp.net"),
         description="Hosts that attachments are downloaded from, by https.",
     )
-    max_concurrent_turns: int = Field(
-        4, ge=1, le=64, description="Questions answered at once; further ones see their position."
-    )
     edit_interval_s: float = Field(
         1.0, ge=1.0, description="Shortest time between two edits of one streamed message."
     )
@@ -148,9 +150,6 @@ class DiscordSettings(Section):
         gt=0,
         description="Deadline of one call to Discord's REST API, the pauses that Discord demands "
         "included.",
-    )
-    hello_timeout_s: float = Field(
-        10.0, gt=0, description="Wait for a new socket's hello before another one is tried."
     )
     catch_up_hours: float = Field(
         24.0, ge=0, description="Age of the oldest message that is answered after a time away."

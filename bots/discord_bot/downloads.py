@@ -47,7 +47,8 @@ class Attached:
     @classmethod
     def uploaded(cls, interaction: discord.Interaction, file_id: str) -> "Attached | None":
         """A file that came with a form, as the form's interaction describes it."""
-        resolved: Mapping[str, Any] = (interaction.data or {}).get("resolved") or {}
+        data: Mapping[str, Any] = interaction.data or {}
+        resolved = data.get("resolved") or {}
         found = (resolved.get("attachments") or {}).get(file_id)
         if found is None:
             return None

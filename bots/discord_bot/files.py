@@ -118,12 +118,11 @@ async def accept_all(
     with use.context.deferrals.begun(str(interaction.id)):
         async with asyncio.timeout(ACK_S):
             for index, source in enumerate(sources):
+                further = {"further": "yes" if index else ""}
                 await accept(
                     use.context,
                     use.audience,
-                    use.place
-                    | {"interaction": str(interaction.id), "further": "yes" if index else ""}
-                    | place,
+                    {**use.place, "interaction": str(interaction.id), **further, **place},
                     source,
                     # Every use counts: what was removed meanwhile is added again.
                     ref=f"{interaction.application_id}:interaction:{interaction.id}:{index}",
