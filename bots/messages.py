@@ -188,6 +188,7 @@ class Delayed:
 TurnEvent = Searching | SourcesFound | TextDelta | Answered
 """What `Assistant` yields."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class Preparing:
     """Something comes before the search, such as reading what the asker attached."""
