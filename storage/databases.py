@@ -38,7 +38,7 @@ async def ensure_database(url: str, name: str) -> dict[str, str]:
             if await found.fetchone() is None:
                 statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
                 await connection.execute(statement)
-    except psycopg.errors.DuplicateDatabase:
+    except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
         pass  # another process was faster
     except psycopg.Error as error:
         raise DatabaseUnusable(f"The database {name!r} cannot be made: {error}") from error

@@ -63,10 +63,12 @@ FIELD_END = "\ua7f8"
 _POSTGRES_SETUP = (
     "CREATE EXTENSION IF NOT EXISTS vector",
     # Every text in a record's fields as words: runs of letters and digits. Pictures that are
-    # written into a field are left out. The limit keeps a vector below the megabyte that it may be.
+    # written into a field are left out; the limit keeps a vector below the megabyte that it may be.
+    # The cost makes Postgres ask the index instead of reading every record of a data set, which
+    # takes 6 s and not 0.3 s for 20,000 of them.
     f"""
     CREATE OR REPLACE FUNCTION parley_words(content jsonb) RETURNS tsvector
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 AS $$
         SELECT to_tsvector('pg_catalog.simple', left(regexp_replace(
             coalesce(string_agg(part #>> '{{}}', ' {FIELD_END} '), ''),
             '[^[:alnum:]]+', ' ', 'g'), 200000))
@@ -153,14 +155,13 @@ def _match(query: str, field: str | None) -> tuple[ColumnElement[bool], ColumnEl
 
 
 def cosine_distance(value: list[float]) -> ColumnElement[float]:
-    """1 - cosine between a record's vector and `value`; NULL where either has no length."""
+    """1 - cosine between a record's vector and `value`; NaN or NULL where either has no length."""
     written = json.dumps(value)
     if async_engine.dialect.name == "sqlite":
         return func.parley_cosine_distance(cast(Vector.value, Text), written, type_=Float)
     stored = cast(cast(Vector.value, Text), _PgVector)
     wanted = cast(cast(written, Text), _PgVector)
-    distance = stored.op("<=>", return_type=Float)(wanted)
-    return func.nullif(distance, literal_column("'NaN'::float8"), type_=Float)
+    return stored.op("<=>", return_type=Float)(wanted)
 
 
 def condition_of(wanted: Filter) -> ColumnElement[bool]:

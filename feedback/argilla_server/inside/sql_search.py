@@ -11,6 +11,7 @@ and slop (`~`) are read and ignored, and a search without query or order gives e
 of their own that stays the same (Elasticsearch's changes when records do).
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
@@ -41,7 +42,7 @@ from argilla_server.search_engine import (
     TextQuery,
 )
 from record_sql import Elements, condition_of, cosine_distance, keys_of, text_condition
-from sqlalchemy import ColumnElement, Text, cast, func, join, null, select, true
+from sqlalchemy import ColumnElement, Text, cast, func, join, literal_column, null, select, true
 
 NAME = "sql"
 
@@ -185,11 +186,11 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
                 f" not {len(wanted)}."
             )
         distance = cosine_distance(wanted)
-        score = distance / 2 if order == SimilarityOrder.least_similar else 1 - distance / 2
+        if order == SimilarityOrder.least_similar:
+            distance = 2 - distance
         conditions = [
             Record.dataset_id == dataset.id,
             Vector.vector_settings_id == vector_settings.id,
-            distance.is_not(None),
         ]
         if record is not None:
             conditions.append(Record.id != record.id)
@@ -197,18 +198,26 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc]
             conditions.append(text_condition(query)[0])
         if filter is not None:
             conditions.append(condition_of(filter))
-        if threshold is not None:
-            conditions.append(score >= threshold)
+        # Named once, so that Postgres computes it once for each record.
         nearest = (
-            select(Record.id, score.label("score"))
+            select(Record.id, distance.label("distance"))
             .join(Vector, Vector.record_id == Record.id)
             .where(*conditions)
-            .order_by(score.desc(), Record.id)
+            .order_by(literal_column("distance").asc().nulls_last(), Record.id)
             .limit(max_results)
         )
         async with AsyncSessionLocal() as db:
             rows = (await db.execute(nearest)).all()
-        items = [SearchResponseItem(record_id=row.id, score=row.score) for row in rows]
+        scores = {
+            row.id: 1 - row.distance / 2
+            for row in rows
+            if row.distance is not None and not math.isnan(row.distance)
+        }
+        items = [
+            SearchResponseItem(record_id=found, score=score)
+            for found, score in scores.items()
+            if threshold is None or score >= threshold
+        ]
         return SearchResponses(items=items, total=len(items))
 
     async def compute_metrics_for(self, metadata_property: MetadataProperty) -> MetadataMetrics:
