@@ -8,8 +8,9 @@ All functions return what to tell whoever acted, None where what happens says en
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from bots.channel_settings import load
@@ -20,6 +21,9 @@ from bots.screens import BESIDE, Links
 from bots.turns import Turns
 from bots.workplace import Workplace
 from storage.identity import AnswerId, Audience, MessageId
+
+P = TypeVar("P")
+logger = logging.getLogger(__name__)
 
 ONLY_THE_ASKER = "Only the person who asked can do that."
 COMPLETE = "This answer was complete already."
@@ -39,8 +43,12 @@ _acting: WeakValueDictionary[AnswerId, asyncio.Lock] = WeakValueDictionary()
 """A double click waits here for the first one."""
 
 
-class Beside(Protocol):
+class Beside(Protocol[P]):
     """What stands beside an answer: posts of the platform, each `part` of which is posted once."""
+
+    @property
+    def trouble(self) -> type[Exception]:
+        """What `post` raises where the platform does not let us write."""
 
     def knows(self, part: int) -> bool:
         """Whether the part was posted."""
@@ -48,11 +56,14 @@ class Beside(Protocol):
     async def recover(self) -> None:
         """Find on the platform what was posted and not remembered."""
 
-    async def share(self, answer: Answer, links: Links) -> None:
-        """Post the parts of the answer from `SHARED_PART` on that are not known yet."""
+    async def post(self, part: int, post: P) -> None:
+        """Post it and remember where it stands."""
 
-    async def call(self, part: int, humans: Sequence[str]) -> None:
-        """Post `called`, mentioning these people and groups by the platform's ids."""
+    def shared(self, answer: Answer, links: Links) -> Sequence[P]:
+        """The answer for everybody."""
+
+    def call(self, humans: Sequence[str]) -> P:
+        """What `called` says, mentioning people and groups by the platform's ids."""
 
 
 async def stop(
@@ -93,7 +104,7 @@ async def again(
 
 
 async def share(
-    workplace: Workplace, answer_id: AnswerId, *, audience: Audience, beside: Beside
+    workplace: Workplace, answer_id: AnswerId, *, audience: Audience, beside: Beside[P]
 ) -> str | None:
     """Post an answer that only the asker saw for everybody, once.
 
@@ -113,7 +124,10 @@ async def share(
         if answer is None or answer.id != answer_id:
             return NEWER
         await beside.recover()
-        await beside.share(answer, await links_of(workplace, audience, answer))
+        posts = beside.shared(answer, await links_of(workplace, audience, answer))
+        for part, post in enumerate(posts, start=SHARED_PART):
+            if not beside.knows(part):
+                await beside.post(part, post)
         await workplace.deliveries.finish(stored.message_id)
     return None
 
@@ -123,7 +137,7 @@ async def call_people(
     answer_id: AnswerId,
     *,
     audience: Audience,
-    beside: Beside,
+    beside: Beside[P],
     dialect: Dialect,
 ) -> str | None:
     """Call the people whom the channel's settings name, and nobody else, once per answer.
@@ -145,7 +159,11 @@ async def call_people(
                 await beside.recover()
             if beside.knows(part):
                 return CALLED_BEFORE
-        await beside.call(part, settings.humans)
+        try:
+            await beside.post(part, beside.call(settings.humans))
+        except beside.trouble as error:
+            logger.warning("people were not called: %s", error, extra={"action": "help_lost"})
+            return NOT_CALLED
     return None
 
 

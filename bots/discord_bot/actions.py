@@ -8,15 +8,7 @@ from uuid import UUID
 import discord
 from discord.app_commands import CommandTree
 
-from bots.answer_actions import (
-    NOT_CALLED,
-    SHARED_PART,
-    again,
-    call_people,
-    called,
-    share,
-    stop,
-)
+from bots.answer_actions import again, call_people, called, share, stop
 from bots.channel_settings import load
 from bots.discord_bot import custom_ids
 from bots.discord_bot.board import Board
@@ -74,17 +66,10 @@ async def _share(use: Use, match: re.Match[str]) -> None:
 async def _need_human(use: Use, match: re.Match[str]) -> None:
     answer_id = AnswerId(UUID(match["id"]))
     beside = await _beside(use, answer_id)
-    try:
-        refusal = await call_people(
-            use.context.workplace,
-            answer_id,
-            audience=use.audience,
-            beside=beside,
-            dialect=MARKDOWN,
-        )
-    except DiscordTrouble as error:
-        logger.warning("people were not called: %s", error, extra={"action": "help_lost"})
-        refusal = NOT_CALLED
+    workplace, audience = use.context.workplace, use.audience
+    refusal = await call_people(
+        workplace, answer_id, audience=audience, beside=beside, dialect=MARKDOWN
+    )
     await _end(use, refusal)
 
 
@@ -135,25 +120,28 @@ class DiscordBeside:
         guild: whose roles may be among those who are called.
     """
 
+    trouble = DiscordTrouble
+
     def __init__(self, board: Board, guild: discord.Guild | None) -> None:
         self._board = board
         self._guild = guild
         self.knows = board.knows
         self.recover = board.recover
 
-    async def share(self, answer: Answer, links: Links) -> None:
-        """Post what is not there yet."""
-        posts = answer_posts(answer, links=links, reach=Reach.SHARED)
-        for part, post in enumerate(posts, start=SHARED_PART):
-            if not self._board.knows(part):
-                await self._board.show(part, post, final=True)
+    async def post(self, part: int, post: Post) -> None:
+        """Post it where the answer stands, a call in reply to it."""
+        await self._board.show(part, post, final=True)
 
-    async def call(self, part: int, humans: Sequence[str]) -> None:
-        """Mention them in reply to the answer; nobody else can be called by that message."""
+    def shared(self, answer: Answer, links: Links) -> list[Post]:
+        """The answer, to be rated by all."""
+        return answer_posts(answer, links=links, reach=Reach.SHARED)
+
+    def call(self, humans: Sequence[str]) -> Post:
+        """Mentions them; nobody else can be called by that message."""
         ids = [self._known(human) for human in humans]
         text = called([MARKDOWN.person(id_) for id_ in ids], MARKDOWN.person(self._member))
         calls = tuple(id_ for id_ in ids if id_ != self._everyone)
-        await self._board.show(part, Post(content=text, calls=calls), final=True)
+        return Post(content=text, calls=calls)
 
     @property
     def _member(self) -> str:

@@ -1,20 +1,11 @@
 """The buttons of an answer: stop, answer again, share with the channel, call people."""
 
-import logging
 from collections.abc import Sequence
 
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackClientError
 
-from bots.answer_actions import (
-    NOT_CALLED,
-    SHARED_PART,
-    again,
-    call_people,
-    called,
-    share,
-    stop,
-)
+from bots.answer_actions import again, call_people, called, share, stop
 from bots.messages import Answer
 from bots.screens import Links, Reach
 from bots.slack_bot.blocks import (
@@ -31,8 +22,6 @@ from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.lanes import Priority
 from bots.slack_bot.mrkdwn import MRKDWN, escape
 from storage.identity import AnswerId, MessageId
-
-logger = logging.getLogger(__name__)
 
 
 def register(app: AsyncApp, context: SlackContext) -> None:
@@ -82,18 +71,11 @@ async def _share(click: Click) -> None:
 async def _need_human(click: Click) -> None:
     answer_id = AnswerId(click.id())
     beside = await _beside(click, answer_id)
-    try:
-        refusal = await call_people(
-            click.context.workplace,
-            answer_id,
-            audience=click.audience,
-            beside=beside,
-            dialect=MRKDWN,
-        )
-    except SlackClientError as error:
-        logger.warning("people were not called: %s", error, extra={"action": "help_lost"})
-        refusal = NOT_CALLED
-    await _end(click, refusal)
+    workplace, audience = click.context.workplace, click.audience
+    await _end(
+        click,
+        await call_people(workplace, answer_id, audience=audience, beside=beside, dialect=MRKDWN),
+    )
 
 
 async def _end(click: Click, sentence: str | None) -> None:
@@ -123,23 +105,26 @@ def _place(click: Click) -> dict[str, str]:
 class SlackBeside:
     """What stands beside an answer; see `bots.answer_actions.Beside`."""
 
+    trouble = SlackClientError
+
     def __init__(self, board: Board, *, name: str) -> None:
         self._board = board
         self._name = name
         self.knows = board.knows
         self.recover = board.recover
 
-    async def share(self, answer: Answer, links: Links) -> None:
-        """Post what is not there yet."""
-        posts = answer_posts(answer, links=links, reach=Reach.SHARED)
-        for part, post in enumerate(posts, start=SHARED_PART):
-            if not self._board.knows(part):
-                await self._board.show(part, post, Priority.FINAL)
+    async def post(self, part: int, post: Post) -> None:
+        """Post it in the answer's thread."""
+        await self._board.show(part, post, Priority.FINAL)
 
-    async def call(self, part: int, humans: Sequence[str]) -> None:
-        """Mention them in the thread."""
-        text = called([MRKDWN.person(human) for human in humans], escape(self._name))
-        await self._board.show(part, Post(text=text), Priority.FINAL)
+    def shared(self, answer: Answer, links: Links) -> list[Post]:
+        """The answer, to be rated by all."""
+        return answer_posts(answer, links=links, reach=Reach.SHARED)
+
+    def call(self, humans: Sequence[str]) -> Post:
+        """Mentions them."""
+        people = [MRKDWN.person(human) for human in humans]
+        return Post(text=called(people, escape(self._name)))
 
 
 async def _beside(click: Click, answer_id: AnswerId) -> SlackBeside:
