@@ -128,6 +128,9 @@ async def _worker(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _web(args: argparse.Namespace, settings: Settings) -> int:
+    # pandas, which gradio brings, would load pyarrow wherever training's libraries are installed:
+    # 35 MB that nothing here uses. What is None here cannot be imported.
+    sys.modules.setdefault("pyarrow", None)  # type: ignore[arg-type]
     from bots.web.server import serve
 
     await serve(settings)
