@@ -23,7 +23,9 @@ class ArgillaSettings(Section):
         "`<home>/argilla/api-key`. Environment only.",
     )
     enabled: bool = Field(
-        True, description="Whether `parley up` starts an Argilla; it never does where `url` is set."
+        False,
+        description="Whether `parley up` starts an Argilla of our own, beside the rest; it never "
+        "does where `url` is set. Off as long as no records are carried to it.",
     )
     host: str = Field("127.0.0.1", description="Interface that our own Argilla listens on.")
     port: int = Field(8806, ge=1, le=65535, description="Port that our own Argilla listens on.")

@@ -161,14 +161,15 @@ def test_a_killed_parent_takes_everybody_along(process: Process) -> None:
     assert not psutil.wait_procs(everybody, timeout=BACK_DEADLINE_S)[1]
 
 
-def test_up_includes_it_unless_it_is_switched_off_or_exists() -> None:
+def test_up_includes_it_where_it_is_switched_on_and_none_exists() -> None:
     def names(argilla: ArgillaSettings) -> set[str]:
         settings = Settings().model_copy(update={"argilla": argilla})
         return {part.name for part in parts_of(settings, own_engine=True)}
 
-    assert "argilla" in names(ArgillaSettings())
-    assert "argilla" not in names(ArgillaSettings(enabled=False))
-    assert "argilla" not in names(ArgillaSettings(url="https://argilla.example"))
+    assert "argilla" in names(ArgillaSettings(enabled=True))
+    assert "argilla" not in names(ArgillaSettings())
+    elsewhere = ArgillaSettings(enabled=True, url="https://argilla.example")
+    assert "argilla" not in names(elsewhere)
 
 
 def test_with_the_address_of_another_argilla_none_is_started(tmp_path: Path) -> None:
