@@ -128,9 +128,10 @@ async def _worker(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _web(args: argparse.Namespace, settings: Settings) -> int:
-    # pandas, which gradio brings, would load pyarrow wherever training's libraries are installed:
-    # 35 MB that nothing here uses. What is None here cannot be imported.
-    sys.modules.setdefault("pyarrow", None)  # type: ignore[arg-type]
+    # gradio loads matplotlib, and its pandas pyarrow, wherever pictures and training have brought
+    # them: 80 MB that the page does not use. What is None here cannot be imported.
+    for name in ("matplotlib", "pyarrow"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     from bots.web.server import serve
 
     await serve(settings)

@@ -36,7 +36,8 @@ class _DiscordFoundFile:
         self._file = file
         self._place: Mapping[str, str] = job.place
         self._message: DiscordStatusMessage | NoStatusMessage = NoStatusMessage()
-        if not job.place.get("scope"):
+        nowhere = job.place.get("foreign") and job.place.get("further")
+        if not (job.place.get("scope") or nowhere):
             self._message = DiscordStatusMessage(
                 rest=context.rest,
                 shared_files=SharedFiles(context.workplace.pool),

@@ -118,7 +118,8 @@ async def accept_all(
     with use.context.deferrals.begun(str(interaction.id)):
         async with asyncio.timeout(ACK_S):
             for index, source in enumerate(sources):
-                further = {"further": "yes" if index else ""}
+                # The first status fills the response; another one could take that place from it.
+                further = {"further": "yes", "token": ""} if index else {}
                 await accept(
                     use.context,
                     use.audience,
@@ -128,7 +129,7 @@ async def accept_all(
                     ref=f"{interaction.application_id}:interaction:{interaction.id}:{index}",
                     name=name,
                 )
-        if place.get("token") == "":
+        if "token" in place:
             await use.tell(MARKDOWN.plain(NOTED))
         else:
             await use.hand_over(private=use.spot.foreign)

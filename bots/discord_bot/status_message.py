@@ -75,18 +75,15 @@ class DiscordStatusMessage:
         return bool(self._place.get("token")) and lives
 
     async def _respond(self, content: str, view: discord.ui.View | None) -> None:
-        """Fill the response; of several files of one command the first one has it."""
-        application, token = self._place["application"], self._place["token"]
-        private = bool(self._place.get("foreign"))
-        if self._ref is not None or not self._place.get("further"):
-            message = self._ref.message if self._ref is not None else "@original"
-            posted = await self._rest.edit_response(
-                application, token, content=content, view=view, message_id=message
-            )
-        else:
-            posted = await self._rest.follow_up(
-                application, token, content=content, view=view, ephemeral=private
-            )
+        """Fill the response."""
+        message = self._ref.message if self._ref is not None else "@original"
+        posted = await self._rest.edit_response(
+            self._place["application"],
+            self._place["token"],
+            content=content,
+            view=view,
+            message_id=message,
+        )
         await self._remember(*posted)
 
     async def _post(self, content: str, view: discord.ui.View | None) -> None:
@@ -108,7 +105,10 @@ class DiscordStatusMessage:
 
 
 class NoStatusMessage:
-    """For files of a question: its answer tells what became of them."""
+    """For files of a question, whose answer tells what became of them, and where there is no place.
+
+    That is for all but the first file that is added where the app is no member.
+    """
 
     ref = None
 
