@@ -107,7 +107,7 @@ def compiled_snapshot(
     """The snapshot of what was read."""
     compiled = compile_rows(answers, comparisons, rules=rules)
     scrubbed: Counter[str] = Counter()
-    clean = [row for row in _scrubbed(compiled, scrub, scrubbed)]
+    clean = list(_scrubbed(compiled, scrub, scrubbed))
     rows = without_near_duplicates(
         clean, threshold=rules.near_duplicate, left_out=compiled.left_out
     )

@@ -1,7 +1,7 @@
 """Votes in Discord: stored before the ack, confirmed to the voter alone, explained in a modal."""
 
 import re
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from uuid import UUID
 
 import discord
@@ -33,12 +33,7 @@ from bots.voting import (
 from feedback import REASONS, ComparisonId, Winner
 from storage.identity import AnswerId
 
-_WINNERS: Final[dict[str, Winner]] = {
-    "left": "left",
-    "right": "right",
-    "tie": "tie",
-    "both_bad": "both_bad",
-}
+_WINNERS: Final[dict[str, Winner]] = {winner: winner for winner in get_args(Winner)}
 
 
 def register(tree: CommandTree[discord.Client], context: DiscordContext) -> None:
