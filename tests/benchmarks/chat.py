@@ -310,7 +310,8 @@ async def _storm(chat: Chat[Asked, Answer], *, count: int) -> list[Row]:
             chat.repeat(asked[-1])
         if number in cuts:
             await chat.cut(cuts.index(number))
-        await chat.room(asked)
+        if not killed <= number < back:  # with nobody there no room comes
+            await chat.room(asked)
     voted = await asyncio.wait_for(voting, STORM_DEADLINE_S)
     await chat.idle()
     seconds = asyncio.get_running_loop().time() - begun
