@@ -139,10 +139,14 @@ class Delivery:
         links: Callable[[Answer], Awaitable[Links]],
     ) -> bool:
         screen = shown.screen
+        noted = ""
 
         def working(note: str) -> None:
-            if turn.message_id not in self._told:  # what was said then is still true
-                edits.put(0, partial(screen.working, note), paced=not screen.free_notes)
+            nonlocal noted
+            if note == noted or turn.message_id in self._told:  # what was said is still true
+                return
+            noted = note
+            edits.put(0, partial(screen.working, note), paced=not screen.free_notes)
 
         working(SEARCHING)
         text = ""

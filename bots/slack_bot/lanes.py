@@ -3,7 +3,7 @@
 Slack allows about one message a second and channel, and bursts above it for a while; how much it
 allows it says only by refusing. So calls go out at once until a channel refuses one. From then on
 that channel's calls wait for the time that Slack named and leave one a second, the most important
-first, until none waits any more. Only previews keep to the documented rates at all times: all of a
+first, until none waits any more. Only the edits of previews keep to rates at all times: all of a
 channel together, one a second, and all channels together what a method's tier leaves for them.
 """
 
@@ -46,6 +46,8 @@ class Lane:
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._spoken_at = -math.inf
+        self.previewed_at = -math.inf
+        """When a preview was last edited here."""
 
     @property
     def idle_s(self) -> float:

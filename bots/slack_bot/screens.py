@@ -49,10 +49,13 @@ LOADING_MESSAGES = (
 class EditedScreen:
     """A message that is edited until it is the answer."""
 
-    free_notes = False
-
     def __init__(self, board: Board) -> None:
         self._board = board
+
+    @property
+    def free_notes(self) -> bool:
+        """A new message is no edit."""
+        return self._board.empty
 
     async def working(self, note: str) -> None:
         """Show a note with a stop button."""

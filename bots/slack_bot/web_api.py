@@ -83,7 +83,7 @@ class SlackCalls:
         client: with its token and base URL, and without retry handlers of its own: a repeated
             `chat.postMessage` is a second message.
         timeout_s: deadline of one attempt.
-        preview_pace_s: least seconds between a channel's last call and a preview there.
+        preview_pace_s: least seconds between two edits of previews in a channel.
     """
 
     def __init__(
@@ -371,6 +371,8 @@ class SlackCalls:
             await lane.enter(priority)
             if method in self._budgets:
                 self._budgets[method].spend()
+                if priority is Priority.PREVIEW:
+                    lane.previewed_at = monotonic()
             try:
                 async with asyncio.timeout(min(self._timeout_s, patience_s)):
                     return await make()
@@ -402,9 +404,10 @@ class SlackCalls:
         Raises:
             RateLimited: it would not.
         """
-        wait_s = self._preview_pace_s - lane.idle_s
-        if method in self._budgets:
-            wait_s = max(wait_s, self._budgets[method].wait_s)
+        if method not in self._budgets:
+            return
+        paced_s = lane.previewed_at + self._preview_pace_s - monotonic()
+        wait_s = max(paced_s, self._budgets[method].wait_s)
         if wait_s > 0:
             raise RateLimited(method, wait_s)
 

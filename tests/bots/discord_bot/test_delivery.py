@@ -24,6 +24,7 @@ from bots.messages import (
 from storage.jobs import RetryLater, TurnKind
 from storage.pool import Pool
 from tests.bots.answers import cited
+from tests.bots.app_process import eventually
 from tests.bots.discord_bot.stage import EVERY_S, Stage, at_full_pace, logged_in
 from tests.bots.discord_bot.test_markdown import assert_harmless
 from tests.bots.model_list import serve_models
@@ -183,12 +184,28 @@ async def test_who_waits_sees_typing_and_the_position(team: DiscordTalk) -> None
     assert [reply.content for reply in team.written] == ["Yes."]
 
 
+async def others_go_on() -> None:
+    """Let every task that can go on do so before the next event comes."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
 async def test_edits_come_once_a_second_and_the_last_one_is_the_answer(team: DiscordTalk) -> None:
     team.delivery = discord_delivery(at_full_pace(team.stage))
     words = [TextDelta(text=f"word{n} ") for n in range(50)]
+
+    async def remembered() -> None:
+        async def known() -> bool:
+            return bool(await team.stage.context.workplace.deliveries.get(team.message_id))
+
+        await eventually(known, "the placeholder is remembered")
+
     await team.deliver(
-        team.searching,
         team.shows("Searching"),
+        remembered,
+        others_go_on,
+        team.searching,
+        others_go_on,
         TextDelta(text="First "),
         team.shows("First"),
         *words,
