@@ -173,19 +173,22 @@ class Rated:
         Raises:
             StorageUnavailable: safe to retry.
         """
+        condition = SQL(
+            "t.workspace_id = %(workspace)s AND (%(after)s::uuid IS NULL OR c.id > %(after)s)"
+        )
+        values = {"workspace": workspace_id, "after": after, "limit": limit}
+        return await self._read_comparisons(condition, values)
+
+    async def comparisons_of(self, ids: Sequence[ComparisonId]) -> list[RatedComparison]:
+        """These comparisons, as far as somebody judged them, in the order of their ids."""
+        values = {"ids": list(ids), "limit": len(ids)}
+        return await self._read_comparisons(SQL("c.id = ANY(%(ids)s)"), values)
+
+    async def _read_comparisons(
+        self, condition: SQL, values: Mapping[str, object]
+    ) -> list[RatedComparison]:
         async with self._pool.connection() as connection:
-            found = await connection.execute(
-                "SELECT c.id, c.left_answer, c.right_answer, j.judgements FROM comparisons c"
-                " JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id"
-                " JOIN LATERAL (SELECT jsonb_agg(jsonb_build_object('voter', member_id,"
-                " 'winner', winner, 'consent', consent, 'at', updated_at)"
-                " ORDER BY updated_at, member_id) AS judgements"
-                " FROM comparison_votes WHERE comparison_id = c.id) j ON j.judgements IS NOT NULL"
-                " WHERE t.workspace_id = %(workspace)s"
-                " AND (%(after)s::uuid IS NULL OR c.id > %(after)s)"
-                " ORDER BY c.id LIMIT %(limit)s",
-                {"workspace": workspace_id, "after": after, "limit": limit},
-            )
+            found = await connection.execute(_COMPARISONS.format(condition=condition), values)
             rows = await found.fetchall()
         ids = [AnswerId(answer) for row in rows for answer in row[1:3]]
         answers = {answer.id: answer for answer in await self.answers_of(ids)}
@@ -234,6 +237,14 @@ class Rated:
             return [_answer(row) for row in await found.fetchall()]
 
 
+_COMPARISONS = SQL("""
+SELECT c.id, c.left_answer, c.right_answer, j.judgements FROM comparisons c
+JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id
+JOIN LATERAL (SELECT jsonb_agg(jsonb_build_object('voter', member_id, 'winner', winner,
+        'consent', consent, 'at', updated_at) ORDER BY updated_at, member_id) AS judgements
+    FROM comparison_votes WHERE comparison_id = c.id) j ON j.judgements IS NOT NULL
+WHERE {condition} ORDER BY c.id LIMIT %(limit)s
+""")
 _ANSWERS = SQL("""
 SELECT a.id, a.message_id, t.workspace_id,
        (SELECT id FROM channels WHERE id = t.scope_id) AS channel_id, w.platform, m.text, a.prompt,

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from feedback.errors import FeedbackError
 
-class ArgillaUnusable(Exception):
+
+class ArgillaUnusable(FeedbackError):
     """Our own Argilla cannot be built or started; the text says what to do."""
 
 

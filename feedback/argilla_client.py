@@ -1,0 +1,415 @@
+"""Argilla as the relay uses it: its SDK defines data sets, its HTTP interface takes the records.
+
+The only module that imports the SDK, and only in a process that ends when a data set is made: the
+SDK brings pandas and pyarrow along, 180 MB of a process that should stay below 150. Records with
+the responses of many people are upserted in bulk, which the SDK's record classes cannot do without
+asking for each record first.
+"""
+
+import asyncio
+import secrets
+import warnings
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import httpx
+
+from feedback.errors import (
+    ArgillaFailed,
+    ArgillaMisconfigured,
+    ArgillaUnavailable,
+    FeedbackError,
+    RecordRefused,
+)
+from feedback.records import (
+    DATASETS,
+    LAYOUTS,
+    MIN_SUBMITTED,
+    CurationRecord,
+    Property,
+    Question,
+    voter_name,
+)
+from storage.identity import MemberId
+from storage.outbox import Kind
+
+MAX_UPSERTED: Final = 500
+"""Records of one request; Argilla's own limit."""
+MAX_REMOVED: Final = 100
+"""Records that one request deletes; Argilla's own limit."""
+MAX_FOUND: Final = 250
+"""Ids that one search names; Argilla's own limit."""
+PAGE: Final = 500
+"""Records that are listed at once."""
+MAKE_S: Final = 120.0
+"""To start a process and make a data set."""
+MAX_SAID_CHARACTERS: Final = 500
+"""Of what Argilla says about a refusal."""
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+class ArgillaClient:
+    """One Argilla, as its owner; use as an async context manager.
+
+    All methods raise ArgillaUnavailable (wait and retry) and ArgillaMisconfigured (the operator
+    must mend something).
+
+    Args of the constructor:
+        url: address without a trailing slash.
+        api_key: of an owner.
+        timeout_s: deadline of one request.
+    """
+
+    def __init__(self, url: str, api_key: str, *, timeout_s: float = 30.0) -> None:
+        self.url = url
+        self._api_key = api_key
+        self._timeout_s = timeout_s
+        with _mapped():
+            self._http = httpx.AsyncClient(
+                base_url=f"{url}/api/v1/",
+                headers={"X-Argilla-Api-Key": api_key},
+                timeout=timeout_s,
+                trust_env=False,
+            )
+        self._datasets: dict[tuple[str, Kind], str] = {}
+        self._workspaces: dict[str, str] = {}
+        self._voters: set[tuple[str, MemberId]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def check(self) -> None:
+        """Ask Argilla who we are.
+
+        Raises:
+            ArgillaUnavailable: it does not answer well.
+        """
+        await self._request("GET", "me")
+
+    async def prepare(self, workspace: str) -> bool:
+        """See that a workspace and its data sets are there.
+
+        Returns:
+            Whether anything had to be made: it is new, or Argilla was wiped.
+        """
+        if all((workspace, kind) in self._datasets for kind in DATASETS):
+            return False
+        return await self._prepare(workspace)
+
+    async def upsert(self, workspace: str, kind: Kind, records: Sequence[CurationRecord]) -> None:
+        """Store records and their responses; others' responses to the same records stay.
+
+        Args:
+            workspace: prepared.
+
+        Raises:
+            RecordRefused: Argilla takes one of them not; none was stored.
+        """
+        for some in _cut(records, MAX_UPSERTED):
+            await self._upsert(workspace, kind, some)
+
+    async def remove_responses(
+        self, workspace: str, kind: Kind, gone: Mapping[str, Collection[MemberId]]
+    ) -> None:
+        """Delete what people said of records, by the records' ids; curators' words stay."""
+        found = await self._found(workspace, kind, list(gone), include="responses")
+        for record in found:
+            users = {str(voter) for voter in gone[record["external_id"]]}
+            for response in record.get("responses") or ():
+                if response["user_id"] in users:
+                    await self._delete(f"responses/{response['id']}")
+
+    async def remove_records(self, workspace: str, kind: Kind, ids: Sequence[str]) -> None:
+        """Delete records with everything that was said of them."""
+        found = [record["id"] for record in await self._found(workspace, kind, ids)]
+        path = f"datasets/{self._datasets[workspace, kind]}/records"
+        for some in _cut(found, MAX_REMOVED):
+            await self._request("DELETE", path, params={"ids": ",".join(some)})
+
+    async def ids(self, workspace: str, kind: Kind) -> AsyncIterator[str]:
+        """Ids of all records that are there."""
+        path = f"datasets/{self._datasets[workspace, kind]}/records"
+        offset = 0
+        while True:
+            listed = await self._items(path, offset=offset, limit=PAGE)
+            for record in listed:
+                yield record["external_id"]
+            if len(listed) < PAGE:
+                return
+            offset += PAGE
+
+    async def forget(self, voter: MemberId) -> None:
+        """Delete the user who stands for a person, with every response of theirs."""
+        await self._delete(f"users/{voter}")
+        self._voters = {(where, who) for where, who in self._voters if who != voter}
+
+    # -- Requests ---------------------------------------------------------------------------------
+
+    async def _items(self, path: str, **parameters: object) -> list[Json]:
+        """What a request lists."""
+        items: list[Json] = (await self._request("GET", path, params=parameters))["items"]
+        return items
+
+    async def _delete(self, path: str) -> None:
+        """Delete something that may be gone already."""
+        await self._request("DELETE", path, may_be_gone=True)
+
+    async def _request(
+        self, method: str, path: str, *, may_be_gone: bool = False, **arguments: Any
+    ) -> Any:
+        """One request; its answer as JSON. After a failure nothing is believed to be there."""
+        try:
+            with _mapped():
+                async with asyncio.timeout(self._timeout_s):
+                    answer = await self._http.request(method, path, **arguments)
+                answer.raise_for_status()
+        except ArgillaUnavailable as error:
+            if may_be_gone and isinstance(error, _Missing):
+                return None
+            self._datasets.clear()
+            self._workspaces.clear()
+            self._voters.clear()
+            raise
+        return answer.json() if answer.content else None
+
+    async def _prepare(self, workspace: str) -> bool:
+        made = False
+        there = {each["name"]: each["id"] for each in await self._items("me/workspaces")}
+        if workspace not in there:
+            with suppress(_Conflict):
+                await self._request("POST", "workspaces", json={"name": workspace})
+            made = True
+            there = {each["name"]: each["id"] for each in await self._items("me/workspaces")}
+        self._workspaces[workspace] = there[workspace]
+        listed = await self._items("me/datasets", workspace_id=there[workspace])
+        datasets = {each["name"]: each for each in listed}
+        for kind, name in DATASETS.items():
+            dataset = datasets.get(name)
+            if dataset is not None and dataset["status"] != "ready":  # it was not made to the end
+                await self._delete(f"datasets/{dataset['id']}")
+                dataset = None
+            if dataset is None:
+                self._datasets[workspace, kind] = await self._make(workspace, kind)
+                made = True
+            else:
+                await self._migrate(kind, dataset["id"], f"{workspace}/{name}")
+                self._datasets[workspace, kind] = dataset["id"]
+        return made
+
+    async def _make(self, workspace: str, kind: Kind) -> str:
+        """Make a data set, in a process of its own; returns its id."""
+        pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
+        try:
+            making = asyncio.get_running_loop().run_in_executor(
+                pool, make_dataset, self.url, self._api_key, workspace, kind
+            )
+            async with asyncio.timeout(MAKE_S):
+                return await making
+        except (TimeoutError, BrokenProcessPool) as error:
+            raise ArgillaUnavailable(
+                f"A data set was not made ({type(error).__name__})."
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _migrate(self, kind: Kind, dataset_id: str, name: str) -> None:
+        """Add metadata that an older version did not know; refuse what lacks our questions."""
+        layout = LAYOUTS[kind]
+        listed = await self._items(f"datasets/{dataset_id}/questions")
+        lacking = {question.name for question in layout.questions} - {q["name"] for q in listed}
+        if lacking:
+            raise ArgillaMisconfigured(
+                f"Argilla's data set {name} lacks the questions {sorted(lacking)}: it is not ours. "
+                "Rename or delete it there, and a new one is made."
+            )
+        path = f"me/datasets/{dataset_id}/metadata-properties"
+        there = {each["name"] for each in await self._items(path)}
+        for missing, what in layout.metadata.items():
+            if missing not in there:
+                await self._request(
+                    "POST",
+                    f"datasets/{dataset_id}/metadata-properties",
+                    json={"name": missing, "title": missing, "settings": {"type": what}},
+                )
+
+    async def _upsert(self, workspace: str, kind: Kind, records: Sequence[CurationRecord]) -> None:
+        await self._know({voter for record in records for voter in record.voters}, workspace)
+        dataset_id = self._datasets[workspace, kind]
+        items = [
+            {
+                "external_id": record.id,
+                "fields": dict(record.fields),
+                "metadata": dict(record.metadata),
+                "responses": [
+                    {
+                        "user_id": str(response.voter),
+                        "status": "submitted",
+                        "values": {
+                            name: {"value": value} for name, value in response.values.items()
+                        },
+                    }
+                    for response in record.responses
+                ],
+            }
+            for record in records
+        ]
+        await self._request("PUT", f"datasets/{dataset_id}/records/bulk", json={"items": items})
+
+    async def _know(self, voters: Collection[MemberId], workspace: str) -> None:
+        """See that the users who stand for people are there; nobody can log in as one."""
+        for voter in voters:
+            if (workspace, voter) in self._voters:
+                continue
+            with suppress(_Conflict):
+                await self._request(
+                    "POST",
+                    "users",
+                    json={
+                        "id": str(voter),
+                        "username": voter_name(voter),
+                        "first_name": voter_name(voter),
+                        "role": "annotator",
+                        "password": secrets.token_urlsafe(32),
+                    },
+                )
+            with suppress(_Conflict):
+                await self._request(
+                    "POST",
+                    f"workspaces/{self._workspaces[workspace]}/users",
+                    json={"user_id": str(voter)},
+                )
+            self._voters.add((workspace, voter))
+
+    async def _found(
+        self, workspace: str, kind: Kind, ids: Sequence[str], **parameters: str
+    ) -> list[Json]:
+        """The records of these ids that are there."""
+        path = f"datasets/{self._datasets[workspace, kind]}/records/search"
+        found: list[Json] = []
+        for some in _cut(ids, MAX_FOUND):
+            scope = {"entity": "record", "property": "external_id"}
+            wanted = {"type": "terms", "scope": scope, "values": list(some)}
+            body = {"filters": {"type": "and", "and": [wanted]}}
+            answer = await self._request(
+                "POST", path, json=body, params={"limit": MAX_FOUND, **parameters}
+            )
+            found += [item["record"] for item in answer["items"]]
+        return found
+
+
+def make_dataset(url: str, api_key: str, workspace: str, kind: Kind) -> str:
+    """Make a data set with the SDK, which this process then holds; returns its id.
+
+    Raises:
+        FeedbackError: as the client's methods.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of pydantic's older ways
+        import argilla as rg
+        from argilla._exceptions import ArgillaError
+
+        layout = LAYOUTS[kind]
+        try:
+            with _mapped():
+                client = rg.Argilla(api_url=url, api_key=api_key, trust_env=False)
+                settings = rg.Settings(
+                    guidelines=layout.guidelines,
+                    fields=[
+                        rg.TextField(name=name, title=title, use_markdown=True)
+                        for name, title in layout.fields.items()
+                    ],
+                    questions=[_asked(rg, question) for question in layout.questions],
+                    metadata=[_property(rg, name, what) for name, what in layout.metadata.items()],
+                    distribution=rg.TaskDistribution(min_submitted=MIN_SUBMITTED),
+                )
+                name = DATASETS[kind]
+                dataset = rg.Dataset(
+                    name=name, workspace=workspace, settings=settings, client=client
+                )
+                return str(dataset.create().id)
+        except ArgillaError as error:
+            raise _of_status(getattr(error, "status_code", 401), str(error)) from None
+
+
+# -- What Argilla calls what we have --------------------------------------------------------------
+
+
+def _asked(rg: Any, question: Question) -> Any:
+    described = {
+        "name": question.name,
+        "title": question.title,
+        "required": question.required,
+    }
+    if not question.labels:
+        return rg.TextQuestion(**described)
+    if question.many:
+        return rg.MultiLabelQuestion(labels=dict(question.labels), **described)
+    return rg.LabelQuestion(labels=dict(question.labels), **described)
+
+
+def _property(rg: Any, name: str, what: Property) -> Any:
+    if what == "integer":
+        return rg.IntegerMetadataProperty(name=name)
+    return rg.TermsMetadataProperty(name=name)
+
+
+def _cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in runs of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+# -- Errors ---------------------------------------------------------------------------------------
+
+
+class _Missing(ArgillaUnavailable):
+    """Something that was there is gone: to be made anew."""
+
+
+class _Conflict(FeedbackError):
+    """It is there already."""
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    """Turn what the SDK and its session raise into our errors."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        raise _of_status(error.response.status_code, error.response.text) from None
+    except (httpx.TransportError, TimeoutError) as error:
+        raise ArgillaUnavailable(f"Argilla does not answer ({type(error).__name__}).") from error
+    except httpx.InvalidURL as error:
+        raise ArgillaMisconfigured(f"PARLEY_ARGILLA__URL is no address: {error}.") from None
+
+
+def _of_status(status: int, said: str) -> FeedbackError:
+    said = said[:MAX_SAID_CHARACTERS]
+    if status in (401, 403):
+        return ArgillaMisconfigured(
+            f"Argilla refuses the API key ({status}); set PARLEY_ARGILLA__API_KEY to an owner's."
+        )
+    if status == 404:
+        return _Missing(f"Argilla lacks what was there: {said}")
+    if status == 409:
+        return _Conflict(said)
+    if status == 429:
+        return ArgillaUnavailable("Argilla takes no more for now.")
+    if status >= 500:
+        return ArgillaFailed(f"Argilla failed ({status}): {said}")
+    return RecordRefused(f"Argilla refuses it ({status}): {said}")
