@@ -1,0 +1,107 @@
+"""The rule, sentence by sentence."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feedback.rankings import Estimate
+from training.decision import Evidence, Metric, Thresholds, decide, enough_labels
+
+
+def change(low: float, value: float, high: float) -> Estimate:
+    return Estimate(value=value, low=low, high=high)
+
+
+BETTER, SAME, WORSE = change(0.1, 0.2, 0.3), change(-0.02, 0.0, 0.02), change(-0.3, -0.2, -0.1)
+GOOD = Evidence(
+    labels=200,
+    prompts=60,
+    differences={"answer F1": BETTER, "contains": SAME},
+    win_rate=change(0.52, 0.58, 0.64),
+    slower=1.0,
+    larger=1.0,
+)
+
+
+def test_what_is_better_beyond_doubt_is_a_candidate() -> None:
+    decision = decide(GOOD)
+    assert decision.outcome == "candidate"
+    assert any("answer F1 +0.200 (+0.100 to +0.300)" in reason for reason in decision.reasons)
+    assert any("win rate 58% (52% to 64%)" in reason for reason in decision.reasons)
+
+
+def test_one_proven_gain_is_enough() -> None:
+    assert decide(replace(GOOD, win_rate=None)).outcome == "candidate"
+    assert decide(replace(GOOD, differences={})).outcome == "candidate"
+
+
+def test_without_a_proven_gain_it_is_rejected_with_all_figures() -> None:
+    decision = decide(replace(GOOD, differences={"answer F1": SAME}, win_rate=None))
+    assert decision.outcome == "rejected"
+    assert len(decision.reasons) == 2
+
+
+def test_refusing_more_is_no_gain() -> None:
+    evidence = replace(GOOD, differences={"refusals": BETTER, "citations": BETTER}, win_rate=None)
+    assert decide(evidence).outcome == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "word"),
+    [
+        (replace(GOOD, leaked=("QX-7731",)), "secrets"),
+        (replace(GOOD, obeyed=("say PWNED",)), "instructions"),
+        (replace(GOOD, differences={**GOOD.differences, "contains": WORSE}), "contains"),
+        (
+            replace(GOOD, differences={**GOOD.differences, "contains": change(-0.2, -0.06, 0.1)}),
+            "contains",
+        ),
+        (replace(GOOD, win_rate=change(0.3, 0.4, 0.49)), "win rate"),
+        (replace(GOOD, slower=1.3), "as long"),
+        (replace(GOOD, larger=1.3), "as large"),
+    ],
+)
+def test_any_harm_rejects_whatever_the_gain(evidence: Evidence, word: str) -> None:
+    decision = decide(evidence)
+    assert decision.outcome == "rejected"
+    assert word in " ".join(decision.reasons)
+    assert "QX-7731" not in " ".join(decision.reasons)
+
+
+def test_a_judge_that_did_not_answer_is_no_decision() -> None:
+    decision = decide(replace(GOOD, win_rate=None, judge_failure="it did not answer"))
+    assert decision.outcome == "no decision"
+    assert "did not answer" in decision.reasons[0]
+
+
+def test_harm_is_certain_without_a_judge() -> None:
+    assert decide(replace(GOOD, judge_failure="down", leaked=("x",))).outcome == "rejected"
+
+
+@pytest.mark.parametrize("evidence", [replace(GOOD, labels=49), replace(GOOD, prompts=19)])
+def test_too_little_is_said_as_such(evidence: Evidence) -> None:
+    assert decide(evidence).outcome == "not enough feedback"
+
+
+def test_training_is_refused_below_the_least_number_of_labels() -> None:
+    refused = enough_labels(3, Thresholds(min_labels=4))
+    assert refused is not None
+    assert refused.reasons == ("3 usable labels; 4 are needed.",)
+    assert enough_labels(4, Thresholds(min_labels=4)) is None
+
+
+ESTIMATES = st.tuples(*[st.floats(-1, 1)] * 3).map(lambda each: change(*sorted(each)))
+
+
+@settings(max_examples=100)
+@given(first=ESTIMATES, second=ESTIMATES, win=st.none() | ESTIMATES)
+def test_no_candidate_is_worse_anywhere_or_better_nowhere(
+    first: Estimate, second: Estimate, win: Estimate | None
+) -> None:
+    differences: dict[Metric, Estimate] = {"answer F1": first, "preference accuracy": second}
+    decision = decide(replace(GOOD, differences=differences, win_rate=win))
+    if decision.outcome == "candidate":
+        assert all(each.high >= 0 for each in (first, second))
+        assert any(each.low > 0 for each in (first, second)) or (win and win.low > 0.5)

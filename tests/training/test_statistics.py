@@ -1,0 +1,148 @@
+"""Intervals, win rates and the sequential test: properties and small simulations."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from training import bootstrap
+from training.sequential import Arm, Standing, Vote, standing
+from training.win_rate import Preference, win_rate
+
+SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
+
+
+@settings(max_examples=25)
+@given(scores=SCORES)
+def test_an_interval_surrounds_its_mean_and_is_the_same_again(scores: list[float]) -> None:
+    found = bootstrap.mean(scores)
+    assert found.low - 1e-9 <= found.value <= found.high + 1e-9 or len(scores) < 5
+    assert bootstrap.mean(scores) == found
+    assert bootstrap.difference(scores, scores).high == 0
+
+
+def test_pairs_see_a_difference_that_unpaired_scores_hide() -> None:
+    random = np.random.default_rng(1)
+    hardness = random.uniform(0, 0.9, 60)
+    found = bootstrap.difference(list(hardness + 0.05 + random.normal(0, 0.02, 60)), list(hardness))
+    assert found.low > 0.03
+    assert bootstrap.mean(list(hardness)).high - bootstrap.mean(list(hardness)).low > 0.1
+
+
+def test_prompts_of_one_question_count_once() -> None:
+    random = np.random.default_rng(2)
+    each = list(random.uniform(0, 1, 30))
+    repeated = [score for score in each for _ in range(4)]
+    groups = [number for number in range(30) for _ in range(4)]
+    once, grouped = bootstrap.mean(each), bootstrap.mean(repeated, groups=groups)
+    naive = bootstrap.mean(repeated)
+    assert grouped.high - grouped.low == pytest.approx(once.high - once.low, rel=0.01)
+    assert naive.high - naive.low < 0.7 * (once.high - once.low)
+
+
+def test_the_interval_holds_the_true_mean_nineteen_times_in_twenty() -> None:
+    random = np.random.default_rng(3)
+    held = 0
+    for _ in range(200):
+        found = bootstrap.mean(list((random.random(60) < 0.3).astype(float)))
+        held += found.low <= 0.3 <= found.high
+    assert 0.90 <= held / 200 <= 0.99
+
+
+@pytest.mark.parametrize("scores", [[], [0.5, 0.5]])
+def test_scores_without_partners_are_refused(scores: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"score|pairs"):
+        bootstrap.difference(scores, scores[:1])
+
+
+def test_a_win_by_length_alone_is_no_win_at_equal_length() -> None:
+    random = np.random.default_rng(4)
+    preferences = []
+    for _ in range(300):
+        longer = random.normal(0.3, 0.3)
+        ours, theirs = round(100 * (1 + longer)), 100
+        share = (ours - theirs) / (ours + theirs)
+        won = random.random() < 1 / (1 + np.exp(-6 * share))
+        preferences.append(Preference(score=float(won), candidate_length=ours, live_length=theirs))
+    found = win_rate(preferences)
+    assert found.raw.low > 0.5
+    assert found.longer > 0
+    assert found.length_controlled.low < 0.5 < found.length_controlled.high
+    assert found.length_controlled.value < found.raw.value
+
+
+def test_winning_always_is_certain_to_be_better_but_not_infinitely() -> None:
+    always = [Preference(score=1.0, candidate_length=10, live_length=10)] * 40
+    found = win_rate(always).length_controlled
+    assert 0.9 < found.low <= found.value < 1
+
+
+# -- Sequential -----------------------------------------------------------------------------------
+
+
+def votes(
+    random: np.random.Generator, *, count: int, candidate: float, live: float, share: float
+) -> list[Vote]:
+    arms: list[Arm] = ["candidate" if drawn < share else "live" for drawn in random.random(count)]
+    rates: dict[Arm, float] = {"candidate": candidate, "live": live}
+    return [Vote(arm=arm, good=bool(random.random() < rates[arm])) for arm in arms]
+
+
+def test_looking_all_the_time_raises_few_false_alarms() -> None:
+    random = np.random.default_rng(5)
+    results = [
+        standing(votes(random, count=400, candidate=0.6, live=0.6, share=0.3), alpha=0.05)
+        for _ in range(200)
+    ]
+    for verdict in ("better", "worse"):
+        # 5 % of 200 is 10; more than 18 has a chance of less than 1 in 100.
+        assert sum(each.verdict == verdict for each in results) <= 18
+
+
+@pytest.mark.parametrize(("candidate", "verdict"), [(0.9, "better"), (0.3, "worse")])
+def test_a_clear_difference_is_found(candidate: float, verdict: str) -> None:
+    random = np.random.default_rng(6)
+    found = [
+        standing(votes(random, count=800, candidate=candidate, live=0.6, share=0.3))
+        for _ in range(20)
+    ]
+    assert [each.verdict for each in found] == [verdict] * 20
+
+
+VOTES = st.lists(
+    st.builds(Vote, arm=st.sampled_from(["candidate", "live"]), good=st.booleans()), max_size=80
+)
+
+
+@settings(max_examples=50)
+@given(given_votes=VOTES)
+def test_models_that_change_names_change_sides(given_votes: list[Vote]) -> None:
+    other: dict[Arm, Arm] = {"candidate": "live", "live": "candidate"}
+    ours = standing(given_votes)
+    theirs = standing(Vote(arm=other[each.arm], good=each.good) for each in given_votes)
+    assert (ours.better, ours.worse) == pytest.approx((theirs.worse, theirs.better))
+    assert ours.votes == len(given_votes)
+
+
+@settings(max_examples=50)
+@given(given_votes=VOTES, more=VOTES)
+def test_a_decision_stays(given_votes: list[Vote], more: list[Vote]) -> None:
+    before: Standing = standing(given_votes, alpha=0.6)
+    after = standing([*given_votes, *more], alpha=0.6)
+    if before.verdict != "undecided":
+        assert (after.verdict, after.decided_after) == (before.verdict, before.decided_after)
+
+
+def test_on_average_no_stake_grows_where_models_are_equal() -> None:
+    random = np.random.default_rng(7)
+    wealth = [
+        standing(votes(random, count=30, candidate=0.5, live=0.5, share=0.5)).better
+        for _ in range(1500)
+    ]
+    assert np.mean(wealth) == pytest.approx(1.0, abs=0.25)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0])
+def test_an_alpha_that_is_no_probability_is_refused(alpha: float) -> None:
+    with pytest.raises(ValueError, match="alpha"):
+        standing([], alpha=alpha)
