@@ -16,10 +16,16 @@ from bots.errors import InputUnusable
 from bots.settings import Settings
 from bots.workplace import Workplace, open_workplace
 from feedback import Leaderboard, Ranked, picture
+from feedback.argilla_client import ArgillaClient
+from feedback.argilla_server import credentials
+from feedback.errors import FeedbackError
 from feedback.poisoning import flags
 from feedback.rankings import MIN_VOTES
+from feedback.records import workspace_name
+from feedback.relay import Relay
 from feedback.rules import Rules
 from storage.identity import ChannelId, MemberId, WorkspaceId
+from storage.outbox import Outbox
 from storage.rated import Rated
 
 
@@ -38,6 +44,14 @@ def add_verbs(verbs: Any) -> None:
         add = _action(actions, name, _quarantine, summary)
         add.add_argument("member", type=UUID, help="the pseudonym that `flags` shows")
         add.set_defaults(on=name == "quarantine")
+    status = actions.add_parser(
+        "status", help="what Argilla was told, what waits and what it refuses"
+    )
+    status.add_argument("--json", action="store_true", help="print one JSON object")
+    status.set_defaults(run=_status)
+    backfill = actions.add_parser("backfill", help="tell Argilla everything once more")
+    backfill.add_argument("--workspace", type=UUID, help="only this one")
+    backfill.set_defaults(run=_backfill)
     add = _action(actions, "snapshot", _snapshot, "write the training rows as files")
     add.add_argument("directory", type=Path, help="where to write the folder")
     add.add_argument("--channel", type=UUID, help="for a model that answers only this channel")
@@ -118,6 +132,46 @@ async def _quarantine(args: argparse.Namespace, settings: Settings) -> int:
     else:
         print("Nothing changed: it was so already, or nobody there has this pseudonym.")
     return 0 if changed else 1
+
+
+async def _status(args: argparse.Namespace, settings: Settings) -> int:
+    async with open_workplace(settings) as workplace:
+        state = await Outbox(workplace.pool).state()
+        workspaces = await Rated(workplace.pool).workspaces()
+    if args.json:
+        _print_json(asdict(state))
+        return 0
+    if not settings.argilla.enabled:
+        print("Nothing is told to Argilla: PARLEY_ARGILLA__ENABLED is false.")
+    last = f"{state.last_relayed_at:%Y-%m-%d %H:%M:%S} UTC" if state.last_relayed_at else "never"
+    print(
+        f"Argilla at {settings.argilla.effective_url} holds {state.relayed} records, told {last}."
+    )
+    waits = f", the oldest for {state.oldest_s:.0f} s" if state.oldest_s is not None else ""
+    print(f"Waiting: {state.waiting}{waits}.")
+    for workspace_id, platform in workspaces:
+        print(f"{platform} workspace {workspace_id}: {workspace_name(workspace_id)} in Argilla")
+    for parked in state.parked:
+        print(f"Refused since {parked.parked_at:%Y-%m-%d %H:%M}: {parked.kind} {parked.record_id}")
+        print(f"  {parked.error}")
+    if state.parked:
+        print("Mended, they are told again by `parley feedback backfill`.")
+    return 0
+
+
+async def _backfill(args: argparse.Namespace, settings: Settings) -> int:
+    workspace_id = WorkspaceId(args.workspace) if args.workspace else None
+    key = credentials.api_key(settings.argilla, settings.home)
+    async with (
+        open_workplace(settings) as workplace,
+        ArgillaClient(settings.argilla.effective_url, key) as client,
+    ):
+        try:
+            marked = await Relay(workplace.pool, client).backfill(workspace_id)
+        except FeedbackError as error:
+            raise InputUnusable(f"{error} What is stored is told once it can be.") from error
+    print(f"{marked} records are told to Argilla once more; see `parley feedback status`.")
+    return 0
 
 
 async def _snapshot(args: argparse.Namespace, settings: Settings) -> int:

@@ -195,9 +195,11 @@ def parts_of(settings: Settings, *, own_engine: bool) -> tuple[Part, ...]:
     parts = (engine, worker, web) if own_engine else (worker, web)
     parts = (*parts, slack) if settings.slack.enabled else parts
     parts = (*parts, discord) if settings.discord.enabled else parts
-    # Last and not waited for: at first start it builds an environment for a minute.
+    # Last and not waited for: at first start Argilla builds an environment for a minute.
     argilla = Part(name="argilla", command=(sys.executable, "-m", "feedback", "argilla"))
-    return (*parts, argilla) if settings.argilla.own else parts
+    relay = Part(name="relay", command=(sys.executable, "-m", "feedback", "relay"))
+    parts = (*parts, argilla) if settings.argilla.own else parts
+    return (*parts, relay) if settings.argilla.enabled else parts
 
 
 async def _fetch_models(settings: Settings, home: Path, supervisor: Supervisor) -> None:

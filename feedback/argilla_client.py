@@ -198,25 +198,28 @@ class ArgillaClient:
         self._workspaces[workspace] = there[workspace]
         listed = await self._items("me/datasets", workspace_id=there[workspace])
         datasets = {each["name"]: each for each in listed}
+        missing: list[Kind] = []
         for kind, name in DATASETS.items():
             dataset = datasets.get(name)
-            if dataset is not None and dataset["status"] != "ready":  # it was not made to the end
-                await self._delete(f"datasets/{dataset['id']}")
-                dataset = None
             if dataset is None:
-                self._datasets[workspace, kind] = await self._make(workspace, kind)
-                made = True
+                missing.append(kind)
+            elif dataset["status"] != "ready":  # it was not made to the end
+                await self._delete(f"datasets/{dataset['id']}")
+                missing.append(kind)
             else:
                 await self._migrate(kind, dataset["id"], f"{workspace}/{name}")
                 self._datasets[workspace, kind] = dataset["id"]
-        return made
+        if missing:
+            made_ids = await self._make(workspace, missing)
+            self._datasets |= {(workspace, kind): made_ids[kind] for kind in missing}
+        return made or bool(missing)
 
-    async def _make(self, workspace: str, kind: Kind) -> str:
-        """Make a data set, in a process of its own; returns its id."""
+    async def _make(self, workspace: str, kinds: Sequence[Kind]) -> dict[Kind, str]:
+        """Make data sets, in a process of their own; returns their ids."""
         pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
         try:
             making = asyncio.get_running_loop().run_in_executor(
-                pool, make_dataset, self.url, self._api_key, workspace, kind
+                pool, make_datasets, self.url, self._api_key, workspace, kinds
             )
             async with asyncio.timeout(MAKE_S):
                 return await making
@@ -312,8 +315,8 @@ class ArgillaClient:
         return found
 
 
-def make_dataset(url: str, api_key: str, workspace: str, kind: Kind) -> str:
-    """Make a data set with the SDK, which this process then holds; returns its id.
+def make_datasets(url: str, api_key: str, workspace: str, kinds: Sequence[Kind]) -> dict[Kind, str]:
+    """Make data sets with the SDK, which this process then holds; returns their ids.
 
     Raises:
         FeedbackError: as the client's methods.
@@ -323,30 +326,31 @@ def make_dataset(url: str, api_key: str, workspace: str, kind: Kind) -> str:
         import argilla as rg
         from argilla._exceptions import ArgillaError
 
-        layout = LAYOUTS[kind]
         try:
             with _mapped():
                 client = rg.Argilla(api_url=url, api_key=api_key, trust_env=False)
-                settings = rg.Settings(
-                    guidelines=layout.guidelines,
-                    fields=[
-                        rg.TextField(name=name, title=title, use_markdown=True)
-                        for name, title in layout.fields.items()
-                    ],
-                    questions=[_asked(rg, question) for question in layout.questions],
-                    metadata=[_property(rg, name, what) for name, what in layout.metadata.items()],
-                    distribution=rg.TaskDistribution(min_submitted=MIN_SUBMITTED),
-                )
-                name = DATASETS[kind]
-                dataset = rg.Dataset(
-                    name=name, workspace=workspace, settings=settings, client=client
-                )
-                return str(dataset.create().id)
+                return {kind: _make_dataset(rg, client, workspace, kind) for kind in kinds}
         except ArgillaError as error:
             raise _of_status(getattr(error, "status_code", 401), str(error)) from None
 
 
 # -- What Argilla calls what we have --------------------------------------------------------------
+
+
+def _make_dataset(rg: Any, client: Any, workspace: str, kind: Kind) -> str:
+    layout = LAYOUTS[kind]
+    settings = rg.Settings(
+        guidelines=layout.guidelines,
+        fields=[
+            rg.TextField(name=name, title=title, use_markdown=True)
+            for name, title in layout.fields.items()
+        ],
+        questions=[_asked(rg, question) for question in layout.questions],
+        metadata=[_property(rg, name, what) for name, what in layout.metadata.items()],
+        distribution=rg.TaskDistribution(min_submitted=MIN_SUBMITTED),
+    )
+    dataset = rg.Dataset(name=DATASETS[kind], workspace=workspace, settings=settings, client=client)
+    return str(dataset.create().id)
 
 
 def _asked(rg: Any, question: Question) -> Any:

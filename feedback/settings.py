@@ -23,9 +23,9 @@ class ArgillaSettings(Section):
         "`<home>/argilla/api-key`. Environment only.",
     )
     enabled: bool = Field(
-        False,
-        description="Whether `parley up` starts an Argilla of our own, beside the rest; it never "
-        "does where `url` is set. Off as long as no records are carried to it.",
+        True,
+        description="Whether people's ratings are told to Argilla, and `parley up` starts one of "
+        "our own where `url` names none.",
     )
     host: str = Field("127.0.0.1", description="Interface that our own Argilla listens on.")
     port: int = Field(8806, ge=1, le=65535, description="Port that our own Argilla listens on.")
@@ -58,7 +58,7 @@ class ArgillaSettings(Section):
 
     @property
     def own(self) -> bool:
-        """Whether `parley up` starts an Argilla."""
+        """Whether `parley up` starts an Argilla of our own."""
         return self.enabled and self.url is None
 
     @property
