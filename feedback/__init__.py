@@ -4,8 +4,9 @@ How a vote travels: a surface takes it from a button and calls `Feedback.vote` w
 and the audience of the click. `storage.ratings` checks in SQL that this audience may read that
 answer, stores the one vote that this person has on it, together with whether person and place agree
 to training at this moment, and notes in the same transaction in `outbox` that the answer's record
-changed. Whoever carries the outbox further reads the record as it is by then, so a changed or
-withdrawn vote, a deleted document and a forgotten person need no messages of their own.
+changed. `feedback.relay` carries the outbox to Argilla: it reads the record as it is by then, so a
+changed or withdrawn vote, a deleted document and a forgotten person need no messages of their own.
+`feedback.datasets` makes training rows of what is stored, `feedback.rankings` the leaderboard.
 
 Entry point: `Feedback`, the same for every surface. Never here: chat SDKs, torch, SQL.
 """
