@@ -7,11 +7,12 @@ database's keys.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 from uuid import UUID
 
 from psycopg.sql import SQL
 
+from storage.curations import Curation, curation
 from storage.identity import (
     AnswerId,
     ChannelId,
@@ -92,6 +93,7 @@ class RatedAnswer:
         params: how the model was asked, such as the temperature.
         current: whether it is the question's answer.
         called_for_help: whether somebody called people for it.
+        curations: what curators say of it and have not taken back.
     """
 
     id: AnswerId
@@ -112,16 +114,22 @@ class RatedAnswer:
     votes: tuple[Vote, ...]
     corrections: tuple[Correction, ...]
     called_for_help: bool
+    curations: tuple[Curation, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class RatedComparison:
-    """Two answers to one question as they stood side by side, with everybody's choice."""
+    """Two answers to one question as they stood side by side, with everybody's choice.
+
+    Attributes:
+        curations: what curators say of it and have not taken back.
+    """
 
     id: ComparisonId
     left: RatedAnswer
     right: RatedAnswer
     judgements: tuple[Judgement, ...]
+    curations: tuple[Curation, ...] = ()
 
 
 class Rated:
@@ -198,6 +206,7 @@ class Rated:
                 left=answers[AnswerId(row[1])],
                 right=answers[AnswerId(row[2])],
                 judgements=tuple(Judgement(**_given(each)) for each in row[3]),
+                curations=tuple(curation(each) for each in row[4] or ()),
             )
             for row in rows
             if row[1] in answers and row[2] in answers  # else it was deleted between two reads
@@ -237,15 +246,24 @@ class Rated:
             return [_answer(row) for row in await found.fetchall()]
 
 
-_COMPARISONS = SQL("""
-SELECT c.id, c.left_answer, c.right_answer, j.judgements FROM comparisons c
+_CURATIONS: LiteralString = """
+(SELECT jsonb_agg(jsonb_build_object('curator_id', curator_id, 'curator', curator, 'status', status,
+        'value', value, 'reasons', reasons, 'comment', comment, 'correction', correction,
+        'winner', winner, 'at', curated_at) ORDER BY curated_at, curator_id)
+ FROM curations WHERE withdrawn_at IS NULL AND record_id ="""
+_COMPARISONS = SQL(
+    "SELECT c.id, c.left_answer, c.right_answer, j.judgements, "  # noqa: S608
+    + _CURATIONS
+    + """ c.id) FROM comparisons c
 JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id
 JOIN LATERAL (SELECT jsonb_agg(jsonb_build_object('voter', member_id, 'winner', winner,
         'consent', consent, 'at', updated_at) ORDER BY updated_at, member_id) AS judgements
     FROM comparison_votes WHERE comparison_id = c.id) j ON j.judgements IS NOT NULL
 WHERE {condition} ORDER BY c.id LIMIT %(limit)s
-""")
-_ANSWERS = SQL("""
+"""
+)
+_ANSWERS = SQL(
+    """
 SELECT a.id, a.message_id, t.workspace_id,
        (SELECT id FROM channels WHERE id = t.scope_id) AS channel_id, w.platform, m.text, a.prompt,
        a.text, a.found, a.finish_reason, a.model, a.params, a.current, a.created_at,
@@ -262,15 +280,18 @@ SELECT a.id, a.message_id, t.workspace_id,
        (SELECT jsonb_agg(jsonb_build_object('voter', member_id, 'text', text, 'consent', consent,
                 'at', updated_at) ORDER BY updated_at, member_id)
         FROM corrections WHERE answer_id = a.id),
-       EXISTS (SELECT FROM help_requests WHERE answer_id = a.id)
+       EXISTS (SELECT FROM help_requests WHERE answer_id = a.id), """  # noqa: S608
+    + _CURATIONS
+    + """ a.id)
 FROM answers a JOIN messages m ON m.id = a.message_id JOIN threads t ON t.id = m.thread_id
 JOIN workspaces w ON w.id = t.workspace_id
 WHERE {condition} ORDER BY a.id LIMIT %(limit)s
-""")
+"""
+)
 
 
 def _answer(row: Sequence[Any]) -> RatedAnswer:
-    sources, votes, corrections, called = row[14:]
+    sources, votes, corrections, called, curations = row[14:]
     return RatedAnswer(
         id=AnswerId(row[0]),
         message_id=MessageId(row[1]),
@@ -292,6 +313,7 @@ def _answer(row: Sequence[Any]) -> RatedAnswer:
         ),
         corrections=tuple(Correction(**_given(each)) for each in corrections or ()),
         called_for_help=called,
+        curations=tuple(curation(each) for each in curations or ()),
     )
 
 
