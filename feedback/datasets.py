@@ -198,6 +198,7 @@ def _provenance(row: Row) -> dict[str, Any]:
         "basis": row.basis,
         "answer_ids": [str(each) for each in row.answer_ids],
         "voters": [str(each) for each in row.voters],
+        "curators": [str(each) for each in row.curators],
         "question_sha256": row.question_sha256,
     }
 

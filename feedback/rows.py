@@ -2,7 +2,8 @@
 
 Corrections and strongly liked answers become SFT rows; comparisons, corrections against their
 original and liked against disliked answers become preference pairs, from which reward models learn
-too; single answers that people agree about become unpaired rows. The schemas are those of TRL's
+too; single answers that people agree about become unpaired rows. What curators decide counts
+before what members say. The schemas are those of TRL's
 trainers (huggingface.co/docs/trl/dataset_formats), prompts as messages.
 """
 
@@ -14,8 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
+from uuid import UUID
 
 from feedback.rules import Rules
+from feedback.rulings import discarded, ruling
 from storage.identity import AnswerId, MemberId
 from storage.rated import RatedAnswer, RatedComparison
 
@@ -42,6 +45,7 @@ class Row:
         basis: what people did.
         answer_ids: whose ratings made it.
         voters: who, by their pseudonyms.
+        curators: whose word it rests on; empty for a row of members' ratings alone.
         question: as it was asked, without what was served around it.
         question_sha256: of the normalised question, which decides the split.
     """
@@ -56,6 +60,7 @@ class Row:
     basis: Basis
     answer_ids: tuple[AnswerId, ...]
     voters: tuple[MemberId, ...]
+    curators: tuple[UUID, ...] = ()
     question: str
     question_sha256: str
 
@@ -87,12 +92,32 @@ class Verdict:
     down: frozenset[MemberId]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opinion:
+    """What is held of an answer, and by whom: by curators, or else by members.
+
+    Attributes:
+        side: `first` = it is good, `second` = it is bad; `corrected` = a curator wrote a better one
+            without rating it.
+        strong: good enough to be imitated as it is.
+    """
+
+    side: Literal["first", "second", "contradictory", "too few", "corrected"]
+    strong: bool = False
+    voters: frozenset[MemberId] = frozenset()
+    curators: tuple[UUID, ...] = ()
+
+
 def compile_rows(
     answers: Iterable[RatedAnswer], comparisons: Iterable[RatedComparison], *, rules: Rules
 ) -> Compiled:
     """Apply the rules; the same ratings give the same rows in the same order."""
     compiled = Compiled()
-    usable = [each for each in answers if _usable(each, rules, compiled.left_out)]
+    usable = [
+        each
+        for each in answers
+        if _usable(each, rules, compiled.left_out) and _undisputed(each, rules, compiled.left_out)
+    ]
     found: list[Row] = []
     for answer in usable:
         found += _of_corrections(answer, rules)
@@ -108,11 +133,24 @@ def compile_rows(
 
 
 def _usable(answer: RatedAnswer, rules: Rules, left_out: Counter[str]) -> bool:
+    if discarded(answer):
+        left_out["curators discarded it"] += 1
+        return False
     if answer.prompt is None:
         left_out["nothing that was served is stored"] += 1
         return False
     if not readable_by_all(answer, rules):
         left_out["not everybody may read its sources"] += 1
+        return False
+    return True
+
+
+def _undisputed(
+    record: RatedAnswer | RatedComparison, rules: Rules, left_out: Counter[str]
+) -> bool:
+    decided = ruling(record, rules)
+    if decided is not None and decided.disputed:
+        left_out["curators disagree"] += 1
         return False
     return True
 
@@ -141,6 +179,24 @@ def verdict(answer: RatedAnswer, rules: Rules) -> Verdict:
     )
 
 
+def opinion(answer: RatedAnswer, rules: Rules) -> Opinion:
+    """What counts of an undisputed answer: a curator's rating or correction, else the votes."""
+    decided = ruling(answer, rules)
+    if decided is not None and decided.value is not None:
+        return Opinion(
+            side="first" if decided.value > 0 else "second",
+            strong=decided.value > 0 and not decided.corrections,
+            curators=decided.curators,
+        )
+    if decided is not None and decided.corrections:
+        return Opinion(side="corrected")
+    votes = verdict(answer, rules)
+    side = majority(votes.up, votes.down, rules)
+    voters = {"first": votes.up, "second": votes.down}.get(side, votes.up | votes.down)
+    strong = side == "first" and len(votes.up) >= rules.strong_voters
+    return Opinion(side=side, strong=strong, voters=voters)
+
+
 def majority(
     first: frozenset[MemberId], second: frozenset[MemberId], rules: Rules
 ) -> Literal["first", "second", "contradictory", "too few"]:
@@ -160,55 +216,65 @@ def majority(
 
 def _of_corrections(answer: RatedAnswer, rules: Rules) -> list[Row]:
     """The better answer to imitate, and the pair of it and the original."""
+    decided = ruling(answer, rules)
+    better: list[tuple[str, list[MemberId], tuple[UUID, ...]]] = [
+        (correction.text.strip(), [correction.voter], ())
+        for correction in answer.corrections
+        if correction.consent and correction.voter not in rules.quarantined
+    ]
+    if decided is not None and decided.corrections:
+        better = [(text, [], decided.curators) for text in decided.corrections]
     rows = []
-    for correction in answer.corrections:
-        if not correction.consent or correction.voter in rules.quarantined:
-            continue
-        common = _common(answer, rules, basis="correction", voters=[correction.voter])
-        better = correction.text.strip()
-        rows.append(_row(kind="sft", chosen=better, **common))
-        rows.append(_row(kind="unpaired", chosen=better, label=True, **common))
-        if better != answer.text.strip():
-            rows.append(_row(kind="preference", chosen=better, rejected=answer.text, **common))
+    for text, voters, curators in better:
+        common = _common(answer, rules, basis="correction", voters=voters, curators=curators)
+        rows.append(_row(kind="sft", chosen=text, **common))
+        rows.append(_row(kind="unpaired", chosen=text, label=True, **common))
+        if text != answer.text.strip():
+            rows.append(_row(kind="preference", chosen=text, rejected=answer.text, **common))
     return rows
 
 
 def _of_votes(answer: RatedAnswer, rules: Rules, left_out: Counter[str]) -> list[Row]:
-    opinion = verdict(answer, rules)
-    side = majority(opinion.up, opinion.down, rules)
-    if side in ("contradictory", "too few"):
-        if opinion.up or opinion.down:
-            left_out[f"votes are {side}"] += 1
+    held = opinion(answer, rules)
+    if held.side not in ("first", "second"):
+        if held.voters:
+            left_out[f"votes are {held.side}"] += 1
         return []
-    liked = side == "first"
+    liked = held.side == "first"
     if liked and answer.finish_reason not in COMPLETE:
         left_out["a liked answer was cut"] += 1
         return []
-    voters = sorted(opinion.up if liked else opinion.down)
-    common = _common(answer, rules, basis="votes", voters=voters)
+    common = _common(
+        answer, rules, basis="votes", voters=sorted(held.voters), curators=held.curators
+    )
     rows = [_row(kind="unpaired", chosen=answer.text, label=liked, **common)]
-    if liked and len(opinion.up) >= rules.strong_voters:
+    if held.strong:
         rows.append(_row(kind="sft", chosen=answer.text, **common))
     return rows
 
 
 def _liked_against_disliked(answers: Sequence[RatedAnswer], rules: Rules) -> list[Row]:
     """Pairs of answers to the very same prompt that people agree about."""
+    held = {answer.id: opinion(answer, rules) for answer in answers}
     liked: dict[str, list[RatedAnswer]] = {}
     disliked: dict[str, list[RatedAnswer]] = {}
     for answer in answers:
-        opinion = verdict(answer, rules)
-        side = majority(opinion.up, opinion.down, rules)
-        if side in ("first", "second"):
-            group = liked if side == "first" else disliked
+        if held[answer.id].side in ("first", "second"):
+            group = liked if held[answer.id].side == "first" else disliked
             group.setdefault(_digest(answer.prompt), []).append(answer)
     rows = []
     for prompt, good_ones in liked.items():
         for good, bad in product(good_ones, disliked.get(prompt, ())):
             if good.text.strip() == bad.text.strip() or good.finish_reason not in COMPLETE:
                 continue
-            voters = sorted(verdict(good, rules).up | verdict(bad, rules).down)
-            common = _common(good, rules, basis="votes", voters=voters, others=[bad.id])
+            common = _common(
+                good,
+                rules,
+                basis="votes",
+                voters=sorted(held[good.id].voters | held[bad.id].voters),
+                curators=tuple(sorted({*held[good.id].curators, *held[bad.id].curators})),
+                others=[bad.id],
+            )
             rows.append(_row(kind="preference", chosen=good.text, rejected=bad.text, **common))
     return rows
 
@@ -217,6 +283,38 @@ def _of_judgements(comparison: RatedComparison, rules: Rules, left_out: Counter[
     left, right = comparison.left, comparison.right
     if not (_usable(left, rules, left_out) and readable_by_all(right, rules)):
         return []
+    if discarded(comparison) or discarded(right):
+        left_out["curators discarded it"] += 1
+        return []
+    if not _undisputed(comparison, rules, left_out):
+        return []
+    side, voters, curators = _preferred(comparison, rules)
+    if side not in ("first", "second"):
+        left_out[f"judgements are {side}"] += 1
+        return []
+    good, bad = (left, right) if side == "first" else (right, left)
+    if good.text.strip() == bad.text.strip() or good.finish_reason not in COMPLETE:
+        left_out["the better answer is the same, or was cut"] += 1
+        return []
+    common = _common(
+        good,
+        rules,
+        basis="comparison",
+        voters=sorted(voters),
+        curators=curators,
+        others=[bad.id],
+    )
+    return [_row(kind="preference", chosen=good.text, rejected=bad.text, **common)]
+
+
+def _preferred(
+    comparison: RatedComparison, rules: Rules
+) -> tuple[str, frozenset[MemberId], tuple[UUID, ...]]:
+    """The better side, and who says so: curators, or else the members' majority."""
+    decided = ruling(comparison, rules)
+    if decided is not None and decided.winner is not None:
+        side = {"left": "first", "right": "second"}.get(decided.winner, "undecided")
+        return side, frozenset(), decided.curators
     counted = [
         each
         for each in comparison.judgements
@@ -225,16 +323,7 @@ def _of_judgements(comparison: RatedComparison, rules: Rules, left_out: Counter[
     for_left = frozenset(each.voter for each in counted if each.winner == "left")
     for_right = frozenset(each.voter for each in counted if each.winner == "right")
     side = majority(for_left, for_right, rules)
-    if side in ("contradictory", "too few"):
-        left_out[f"judgements are {side}"] += 1
-        return []
-    good, bad = (left, right) if side == "first" else (right, left)
-    if good.text.strip() == bad.text.strip() or good.finish_reason not in COMPLETE:
-        left_out["the better answer is the same, or was cut"] += 1
-        return []
-    voters = sorted(for_left if side == "first" else for_right)
-    common = _common(good, rules, basis="comparison", voters=voters, others=[bad.id])
-    return [_row(kind="preference", chosen=good.text, rejected=bad.text, **common)]
+    return side, for_left if side == "first" else for_right, ()
 
 
 def _common(
@@ -243,6 +332,7 @@ def _common(
     *,
     basis: Basis,
     voters: Sequence[MemberId],
+    curators: tuple[UUID, ...] = (),
     others: Sequence[AnswerId] = (),
 ) -> dict[str, Any]:
     question = question_sha256(answer.question)
@@ -252,6 +342,7 @@ def _common(
         "basis": basis,
         "answer_ids": (answer.id, *others),
         "voters": tuple(voters),
+        "curators": curators,
         "question_sha256": question,
         "split": split_of(question, held_out_share=rules.held_out_share),
     }
@@ -299,7 +390,7 @@ def _distinct(rows: Iterable[Row], left_out: Counter[str]) -> list[Row]:
     """Each row once, with everybody who vouches for it.
 
     The same completion may not be both liked and disliked, nor chosen and rejected against the same
-    other one: who wrote that contradicts each other.
+    other one: who wrote that contradicts each other. A curator's word stands against members'.
     """
     merged: dict[str, Row] = {}
     for row in rows:
@@ -308,8 +399,14 @@ def _distinct(rows: Iterable[Row], left_out: Counter[str]) -> list[Row]:
             left_out["the same row again"] += 1
             row = _merged(known, row)
         merged[row.id] = row
-    opposite = {_opposite(row) for row in merged.values() if row.kind != "sft"}
-    kept = [row for row in merged.values() if row.kind == "sft" or row.id not in opposite]
+    opposite = {_opposite(row): row for row in merged.values() if row.kind != "sft"}
+    kept = [
+        row
+        for row in merged.values()
+        if row.kind == "sft"
+        or row.id not in opposite
+        or (row.curators and not opposite[row.id].curators)
+    ]
     left_out["rows contradict each other"] += len(merged) - len(kept)
     return sorted(kept, key=lambda row: row.id)
 
@@ -320,6 +417,7 @@ def _merged(first: Row, second: Row) -> Row:
             **vars(first),
             "basis": "correction" if "correction" in (first.basis, second.basis) else first.basis,
             "voters": tuple(sorted({*first.voters, *second.voters})),
+            "curators": tuple(sorted({*first.curators, *second.curators})),
             "answer_ids": tuple(dict.fromkeys((*first.answer_ids, *second.answer_ids))),
         }
     )
@@ -337,7 +435,7 @@ def _capped(rows: Sequence[Row], rules: Rules, left_out: Counter[str]) -> list[R
     kept: list[Row] = []
     alone: Counter[tuple[Kind, MemberId]] = Counter()
     for row in rows:
-        if len(row.voters) == 1:
+        if len(row.voters) == 1 and not row.curators:
             key = (row.kind, row.voters[0])
             alone[key] += 1
             if alone[key] > rules.max_rows_per_voter:

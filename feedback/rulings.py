@@ -1,0 +1,75 @@
+"""What curators decide about a record; it counts before what members say of it. Pure.
+
+Curators who contradict each other decide nothing, and nothing is learnt from what they dispute. A
+curator consents for nobody: a word trains models only where a rating of the same record may.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+from uuid import UUID
+
+from feedback.rules import Rules
+from storage.curations import Curation
+from storage.rated import RatedAnswer, RatedComparison
+from storage.ratings import Winner
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """What the curators of one record say together.
+
+    Attributes:
+        disputed: they contradict each other; the rest is empty then.
+        value: of the answer; None where nobody rated it.
+        corrections: better answers.
+        winner: of the comparison.
+        curators: who said so, in the order of their ids.
+    """
+
+    disputed: bool = False
+    value: Literal[-1, 1] | None = None
+    corrections: tuple[str, ...] = ()
+    winner: Winner | None = None
+    curators: tuple[UUID, ...] = ()
+
+
+def discarded(record: RatedAnswer | RatedComparison) -> bool:
+    """Whether every curator who said something wants nothing to be learnt from it."""
+    return bool(record.curations) and all(each.status == "discarded" for each in record.curations)
+
+
+def ruling(record: RatedAnswer | RatedComparison, rules: Rules) -> Ruling | None:
+    """What the curators decide; None where they say nothing or may not be listened to."""
+    said = record.curations
+    if not said or not _consented(record, rules):
+        return None
+    values, winners = _given(each.value for each in said), _given(each.winner for each in said)
+    statuses = {each.status for each in said}
+    if len(statuses) > 1 or len(values) > 1 or len(winners) > 1:
+        return Ruling(disputed=True)
+    return Ruling(
+        value=next(iter(values), None),
+        corrections=tuple(dict.fromkeys(_corrections(said))),
+        winner=next(iter(winners), None),
+        curators=tuple(sorted(each.curator_id for each in said)),
+    )
+
+
+def _given(values: Iterable[T | None]) -> set[T]:
+    return {value for value in values if value is not None}
+
+
+def _corrections(said: Iterable[Curation]) -> Iterable[str]:
+    return (each.correction.strip() for each in said if each.correction and each.correction.strip())
+
+
+def _consented(record: RatedAnswer | RatedComparison, rules: Rules) -> bool:
+    ratings = (
+        record.judgements
+        if isinstance(record, RatedComparison)
+        else (*record.votes, *record.corrections)
+    )
+    return any(each.consent and each.voter not in rules.quarantined for each in ratings)
