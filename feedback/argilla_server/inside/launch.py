@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import bulk_writes
 import sql_search  # noqa: F401 (registers the search engine)
 import uvicorn
 from alembic import command
@@ -187,6 +188,7 @@ def main() -> int:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     keep_pages_at_home()
+    bulk_writes.set_up()
     gc.freeze()
     family = Family()
     pid = family.fork(prepare)

@@ -1,0 +1,24 @@
+"""Argilla's bulk writes without the work that nobody asked for.
+
+For every record that it writes Argilla loads the whole data set to describe an event, whether or
+not a webhook is there to be told: seven queries a record, most of the time of a bulk request. Here
+it is asked once a request whether anybody listens.
+"""
+
+from argilla_server.bulk import records_bulk
+from argilla_server.bulk.records_bulk import UpsertRecordsBulk
+from argilla_server.contexts import webhooks
+from argilla_server.models import Record
+
+
+def set_up() -> None:
+    """Take Argilla's place where it writes records in bulk."""
+    UpsertRecordsBulk._notify_upsert_record_events = _notify_where_heard
+
+
+_notify = records_bulk.UpsertRecordsBulk._notify_upsert_record_events
+
+
+async def _notify_where_heard(self: UpsertRecordsBulk, records: list[Record]) -> None:
+    if await webhooks.list_enabled_webhooks(self._db):
+        await _notify(self, records)
