@@ -24,6 +24,7 @@ from feedback.rankings import MIN_VOTES
 from feedback.records import workspace_name
 from feedback.relay import Relay
 from feedback.rules import Rules
+from storage.curations import Curations
 from storage.identity import ChannelId, MemberId, WorkspaceId
 from storage.outbox import Outbox
 from storage.rated import Rated
@@ -137,9 +138,10 @@ async def _quarantine(args: argparse.Namespace, settings: Settings) -> int:
 async def _status(args: argparse.Namespace, settings: Settings) -> int:
     async with open_workplace(settings) as workplace:
         state = await Outbox(workplace.pool).state()
+        curation = await Curations(workplace.pool).state()
         workspaces = await Rated(workplace.pool).workspaces()
     if args.json:
-        _print_json(asdict(state))
+        _print_json({**asdict(state), "curation": asdict(curation)})
         return 0
     if not settings.argilla.enabled:
         print("Nothing is told to Argilla: PARLEY_ARGILLA__ENABLED is false.")
@@ -149,6 +151,11 @@ async def _status(args: argparse.Namespace, settings: Settings) -> int:
     )
     waits = f", the oldest for {state.oldest_s:.0f} s" if state.oldest_s is not None else ""
     print(f"Waiting: {state.waiting}{waits}.")
+    print(
+        f"Curated: {curation.records} records by {curation.curators} people;"
+        f" {curation.disagreements} of them disputed between curators,"
+        f" {curation.changed_votes} younger ratings say the contrary."
+    )
     for workspace_id, platform in workspaces:
         print(f"{platform} workspace {workspace_id}: {workspace_name(workspace_id)} in Argilla")
     for parked in state.parked:

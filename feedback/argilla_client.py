@@ -13,12 +13,14 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequen
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import get_context
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import httpx
 
+from feedback.curator_words import curated
 from feedback.errors import (
     ArgillaFailed,
     ArgillaMisconfigured,
@@ -35,6 +37,7 @@ from feedback.records import (
     Question,
     voter_name,
 )
+from storage.curations import Curated
 from storage.identity import MemberId
 from storage.outbox import Kind
 
@@ -53,6 +56,21 @@ MAX_SAID_CHARACTERS: Final = 500
 
 T = TypeVar("T")
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """When somebody last responded by hand in one of the data sets.
+
+    Attributes:
+        workspace: its name.
+        at: to be compared with an earlier one for equality.
+    """
+
+    workspace: str
+    kind: Kind
+    dataset_id: str
+    at: str
 
 
 class ArgillaClient:
@@ -81,6 +99,7 @@ class ArgillaClient:
         self._datasets: dict[tuple[str, Kind], str] = {}
         self._workspaces: dict[str, str] = {}
         self._voters: set[tuple[str, MemberId]] = set()
+        self._users: dict[str, str] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -157,6 +176,35 @@ class ArgillaClient:
         """Delete the user who stands for a person, with every response of theirs."""
         await self._delete(f"users/{voter}")
         self._voters = {(where, who) for where, who in self._voters if who != voter}
+
+    async def activity(self) -> list[Activity]:
+        """All data sets with our names, in whatever workspace."""
+        workspaces = {each["id"]: each["name"] for each in await self._items("me/workspaces")}
+        kinds = {name: kind for kind, name in DATASETS.items()}
+        return [
+            Activity(
+                workspace=workspaces[each["workspace_id"]],
+                kind=kinds[each["name"]],
+                dataset_id=each["id"],
+                at=each["last_activity_at"],
+            )
+            for each in await self._items("me/datasets")
+            if each["name"] in kinds and each["workspace_id"] in workspaces
+        ]
+
+    async def curated(self, activity: Activity) -> AsyncIterator[list[Curated]]:
+        """What curators say of the records of a data set, page by page."""
+        path = f"datasets/{activity.dataset_id}/records"
+        offset = 0
+        while True:
+            listed = await self._items(path, offset=offset, limit=PAGE, include="responses")
+            responses = (each for record in listed for each in record.get("responses") or ())
+            if any(each["user_id"] not in self._users for each in responses):
+                self._users = {each["id"]: each["username"] for each in await self._items("users")}
+            yield [curated(activity.kind, record, self._users) for record in listed]
+            if len(listed) < PAGE:
+                return
+            offset += PAGE
 
     # -- Requests ---------------------------------------------------------------------------------
 

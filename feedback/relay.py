@@ -7,7 +7,6 @@ withdrawn is found there even if a process died in between.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 import signal
@@ -19,6 +18,7 @@ from uuid import UUID
 
 from feedback.argilla_client import ArgillaClient
 from feedback.argilla_server import credentials
+from feedback.curation import Pull
 from feedback.errors import (
     ArgillaFailed,
     ArgillaMisconfigured,
@@ -228,17 +228,25 @@ def _relayed(change: Change, records: Mapping[UUID, CurationRecord]) -> Relayed:
 
 
 async def run(pool: Pool, settings: ArgillaSettings, *, home: Path) -> None:
-    """Relay with these settings until SIGTERM or Ctrl-C."""
+    """Relay and pull with these settings until SIGTERM or Ctrl-C."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     key = credentials.api_key(settings, home)
-    async with ArgillaClient(settings.effective_url, key) as client:
-        relaying = asyncio.create_task(Relay(pool, client).run())
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait({relaying, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        relaying.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await relaying
+    async with (
+        ArgillaClient(settings.effective_url, key) as client,
+        # A client forgets what it knows when a request fails, which the relay relies on.
+        ArgillaClient(settings.effective_url, key) as looking,
+    ):
+        tasks = [
+            asyncio.create_task(Relay(pool, client).run()),
+            asyncio.create_task(Pull(pool, looking).run()),
+            asyncio.create_task(stop.wait()),
+        ]
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        for task in done:
+            task.result()

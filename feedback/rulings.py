@@ -6,15 +6,13 @@ curator consents for nobody: a word trains models only where a rating of the sam
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 from uuid import UUID
 
 from feedback.rules import Rules
 from storage.curations import Curation
-from storage.rated import RatedAnswer, RatedComparison
+from storage.rated import Correction, Judgement, RatedAnswer, RatedComparison, Vote
 from storage.ratings import Winner
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,8 @@ def ruling(record: RatedAnswer | RatedComparison, rules: Rules) -> Ruling | None
     said = record.curations
     if not said or not _consented(record, rules):
         return None
-    values, winners = _given(each.value for each in said), _given(each.winner for each in said)
+    values: set[Literal[-1, 1]] = {each.value for each in said if each.value is not None}
+    winners: set[Winner] = {each.winner for each in said if each.winner is not None}
     statuses = {each.status for each in said}
     if len(statuses) > 1 or len(values) > 1 or len(winners) > 1:
         return Ruling(disputed=True)
@@ -58,16 +57,12 @@ def ruling(record: RatedAnswer | RatedComparison, rules: Rules) -> Ruling | None
     )
 
 
-def _given(values: Iterable[T | None]) -> set[T]:
-    return {value for value in values if value is not None}
-
-
 def _corrections(said: Iterable[Curation]) -> Iterable[str]:
     return (each.correction.strip() for each in said if each.correction and each.correction.strip())
 
 
 def _consented(record: RatedAnswer | RatedComparison, rules: Rules) -> bool:
-    ratings = (
+    ratings: tuple[Vote | Correction | Judgement, ...] = (
         record.judgements
         if isinstance(record, RatedComparison)
         else (*record.votes, *record.corrections)
