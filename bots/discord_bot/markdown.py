@@ -34,8 +34,8 @@ _INVITE = re.compile(r"(?<=discord)\.(?=gg/)|(?<=discordapp)\.(?=com/)", re.IGNO
 _BOLD = re.compile(r"(?<![\w\\])__(?=\S)([^_\n]+?)(?<=\S)__(?!\w)")
 _SPECIAL = re.compile(r"[\\`*~|]|(?<![^\W_])_|_(?![^\W_])")
 _LINE_START = re.compile(r"^([ \t]*)(?:([#>+-])|(\d+)\.)", re.MULTILINE)
-_GROWING = {"<": 1, "@": 2, "`": 1, "]": 1, "#": 1, ":": 2, ".": 1, "|": 2}
-"""How many characters `render` may add for one of these."""
+_GROWING = {"<": 1, "@": 2, "`": 1, "~": 1, "]": 1, "#": 1, ":": 2, ".": 1, "|": 2}
+"""How many characters `render` may add for one of these. An empty block of code gets two."""
 
 
 def render(text: str) -> str:

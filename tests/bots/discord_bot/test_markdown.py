@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bots.discord_bot.markdown import JOINER, MARKDOWN, render, rendered_length, units
@@ -86,6 +86,7 @@ def test_a_sentence_of_ours_quotes_without_meaning(text: str) -> None:
 
 
 @given(hostile, hostile)
+@example("~~~", "")
 def test_the_length_is_known_beforehand(text: str, more: str) -> None:
     assert rendered_length(text + more) == rendered_length(text) + rendered_length(more)
     closed = "\n".join(split_markdown(text, limit=10_000))

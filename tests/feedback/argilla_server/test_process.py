@@ -172,15 +172,15 @@ def test_a_killed_parent_takes_everybody_along(process: Process) -> None:
     assert not psutil.wait_procs(everybody, timeout=BACK_DEADLINE_S)[1]
 
 
-def test_up_includes_it_where_it_is_switched_on_and_none_exists() -> None:
+def test_up_includes_it_where_none_exists_and_the_relay_wherever_there_is_one() -> None:
     def names(argilla: ArgillaSettings) -> set[str]:
         settings = Settings().model_copy(update={"argilla": argilla})
         return {part.name for part in parts_of(settings, own_engine=True)}
 
-    assert "argilla" in names(ArgillaSettings(enabled=True))
-    assert "argilla" not in names(ArgillaSettings())
-    elsewhere = ArgillaSettings(enabled=True, url="https://argilla.example")
-    assert "argilla" not in names(elsewhere)
+    here = {"engine", "worker", "web", "argilla", "relay"}
+    assert names(ArgillaSettings()) == here
+    assert names(ArgillaSettings(url="https://argilla.example")) == here - {"argilla"}
+    assert names(ArgillaSettings(enabled=False)) == here - {"argilla", "relay"}
 
 
 def test_with_the_address_of_another_argilla_none_is_started(tmp_path: Path) -> None:
