@@ -10,11 +10,9 @@ import asyncio
 import secrets
 import warnings
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -28,6 +26,7 @@ from feedback.errors import (
     FeedbackError,
     RecordRefused,
 )
+from feedback.own_process import in_own_process
 from feedback.records import (
     DATASETS,
     LAYOUTS,
@@ -162,15 +161,9 @@ class ArgillaClient:
 
     async def ids(self, workspace: str, kind: Kind) -> AsyncIterator[str]:
         """Ids of all records that are there."""
-        path = f"datasets/{self._datasets[workspace, kind]}/records"
-        offset = 0
-        while True:
-            listed = await self._items(path, offset=offset, limit=PAGE)
-            for record in listed:
+        async for page in self._pages(self._datasets[workspace, kind]):
+            for record in page:
                 yield record["external_id"]
-            if len(listed) < PAGE:
-                return
-            offset += PAGE
 
     async def forget(self, voter: MemberId) -> None:
         """Delete the user who stands for a person, with every response of theirs."""
@@ -194,17 +187,11 @@ class ArgillaClient:
 
     async def curated(self, activity: Activity) -> AsyncIterator[list[Curated]]:
         """What curators say of the records of a data set, page by page."""
-        path = f"datasets/{activity.dataset_id}/records"
-        offset = 0
-        while True:
-            listed = await self._items(path, offset=offset, limit=PAGE, include="responses")
-            responses = (each for record in listed for each in record.get("responses") or ())
+        async for page in self._pages(activity.dataset_id, include="responses"):
+            responses = (each for record in page for each in record.get("responses") or ())
             if any(each["user_id"] not in self._users for each in responses):
                 self._users = {each["id"]: each["username"] for each in await self._items("users")}
-            yield [curated(activity.kind, record, self._users) for record in listed]
-            if len(listed) < PAGE:
-                return
-            offset += PAGE
+            yield [curated(activity.kind, record, self._users) for record in page]
 
     # -- Requests ---------------------------------------------------------------------------------
 
@@ -212,6 +199,17 @@ class ArgillaClient:
         """What a request lists."""
         items: list[Json] = (await self._request("GET", path, params=parameters))["items"]
         return items
+
+    async def _pages(self, dataset_id: str, **parameters: object) -> AsyncIterator[list[Json]]:
+        """The records of a data set, the oldest first."""
+        offset = 0
+        while True:
+            path = f"datasets/{dataset_id}/records"
+            page = await self._items(path, offset=offset, limit=PAGE, **parameters)
+            yield page
+            if len(page) < PAGE:
+                return
+            offset += PAGE
 
     async def _delete(self, path: str) -> None:
         """Delete something that may be gone already."""
@@ -264,19 +262,14 @@ class ArgillaClient:
 
     async def _make(self, workspace: str, kinds: Sequence[Kind]) -> dict[Kind, str]:
         """Make data sets, in a process of their own; returns their ids."""
-        pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
         try:
-            making = asyncio.get_running_loop().run_in_executor(
-                pool, make_datasets, self.url, self._api_key, workspace, kinds
+            return await in_own_process(
+                MAKE_S, make_datasets, self.url, self._api_key, workspace, kinds
             )
-            async with asyncio.timeout(MAKE_S):
-                return await making
         except (TimeoutError, BrokenProcessPool) as error:
             raise ArgillaUnavailable(
                 f"A data set was not made ({type(error).__name__})."
             ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
     async def _migrate(self, kind: Kind, dataset_id: str, name: str) -> None:
         """Add metadata that an older version did not know; refuse what lacks our questions."""

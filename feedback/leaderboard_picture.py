@@ -4,11 +4,9 @@ Drawn in a process of its own, which ends with it: matplotlib would add some 60 
 serves people, for good.
 """
 
-import asyncio
 import io
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
+from feedback.own_process import in_own_process
 from feedback.rankings import MIN_VOTES, Leaderboard
 
 DRAW_S = 60.0
@@ -25,13 +23,7 @@ async def picture(leaderboard: Leaderboard, *, title: str) -> bytes:
     Raises:
         TimeoutError: it took longer than `DRAW_S`.
     """
-    pool = ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
-    try:
-        drawing = asyncio.get_running_loop().run_in_executor(pool, draw, leaderboard, title)
-        async with asyncio.timeout(DRAW_S):
-            return await drawing
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    return await in_own_process(DRAW_S, draw, leaderboard, title)
 
 
 def draw(leaderboard: Leaderboard, title: str) -> bytes:
