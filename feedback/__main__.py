@@ -19,6 +19,7 @@ from feedback.errors import FeedbackError
 from feedback.settings import FeedbackSettings
 from storage.embedded import database_url
 from storage.errors import StorageError
+from storage.jobs import until_stopped
 from storage.pool import open_pool
 
 EXIT_UNAVAILABLE = 69
@@ -58,7 +59,7 @@ async def _relay(settings: FeedbackSettings) -> None:
         database_url(settings.database, home=settings.home) as url,
         open_pool(url, settings=settings.database) as pool,
     ):
-        await relay.run(pool, settings.argilla, home=settings.home)
+        await until_stopped(relay.run(pool, settings.argilla, home=settings.home))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from feedback.records import PREFERENCES, RATINGS
+from feedback.records import PREFERENCES, RATINGS, VOTER
 from storage.curations import Curated, Curation
 from storage.outbox import Kind
 
-VOTER: Final = "voter-"
-"""How the names of Argilla users begin who stand for members; everybody else is a curator."""
 _VALUES: Final[Mapping[Any, Any]] = {word: value for value, word in RATINGS.items()}
 _WINNERS: Final[Mapping[Any, Any]] = {word: winner for winner, word in PREFERENCES.items()}
 

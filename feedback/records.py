@@ -23,6 +23,8 @@ UNRATED: Final = "unrated"
 """The rating of somebody who wrote a better answer without a vote; Argilla requires one."""
 PREFERENCES: Final = {"left": "a", "right": "b", "tie": "tie", "both_bad": "both_bad"}
 NO_SOURCES: Final = "(no sources)"
+VOTER: Final = "voter-"
+"""How the names of Argilla users begin who stand for members; everybody else is a curator."""
 MIN_SUBMITTED: Final = 3
 """Responses, of people or curators, after which Argilla counts a record as completed."""
 
@@ -134,7 +136,7 @@ def workspace_name(workspace_id: WorkspaceId) -> str:
 
 def voter_name(voter: MemberId) -> str:
     """Name of the Argilla user who stands for a person."""
-    return f"voter-{voter.hex}"
+    return f"{VOTER}{voter.hex}"
 
 
 def of_answer(answer: RatedAnswer) -> CurationRecord | None:

@@ -9,7 +9,6 @@ withdrawn is found there even if a process died in between.
 import asyncio
 import logging
 import random
-import signal
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,8 +20,7 @@ from feedback.argilla_server import credentials
 from feedback.curation import Pull
 from feedback.errors import (
     ArgillaFailed,
-    ArgillaMisconfigured,
-    ArgillaUnavailable,
+    FeedbackError,
     RecordRefused,
 )
 from feedback.records import DATASETS, CurationRecord, of_answer, of_comparison, workspace_name
@@ -65,7 +63,7 @@ class Relay:
         while True:
             try:
                 carried = await self.carry()
-            except (ArgillaUnavailable, ArgillaMisconfigured, StorageUnavailable) as error:
+            except (FeedbackError, StorageUnavailable) as error:
                 logger.warning(
                     "ratings wait, next try in about %.1f s: %s",
                     backoff_s,
@@ -85,7 +83,7 @@ class Relay:
         """Carry what is due, at most `BATCH` records; how many there were.
 
         Raises:
-            ArgillaUnavailable, ArgillaMisconfigured, StorageUnavailable: nothing is lost.
+            FeedbackError, StorageUnavailable: nothing is lost.
         """
         async with self._outbox.claimed() as alone:
             if not alone:
@@ -102,7 +100,7 @@ class Relay:
             How many records are to be carried.
 
         Raises:
-            ArgillaUnavailable, ArgillaMisconfigured, StorageUnavailable: safe to repeat.
+            FeedbackError, StorageUnavailable: safe to repeat.
         """
         marked = await self._outbox.mark_all(workspace_id)
         for each in await self._outbox.workspaces():
@@ -133,14 +131,14 @@ class Relay:
         await self._outbox.announce([_relayed(each, records) for each in there])
         told = await self._tell(workspace, kind, there, records)
         withdrawn = {
-            str(each.record_id): before[each.record_id].voters - records[each.record_id].voters
+            str(each.record_id): voters
             for each in told
             if each.record_id in before
+            and (voters := before[each.record_id].voters - records[each.record_id].voters)
         }
-        withdrawn = {record_id: voters for record_id, voters in withdrawn.items() if voters}
         await self._client.remove_responses(workspace, kind, withdrawn)
-        lost = {voter for each in before.values() for voter in each.voters}
-        for voter in await self._outbox.forgotten(lost):
+        known = {voter for each in before.values() for voter in each.voters}
+        for voter in await self._outbox.forgotten(known):
             await self._client.forget(voter)
         await self._outbox.settle(
             [*gone, *told],
@@ -207,11 +205,9 @@ class Relay:
         await self._client.prepare(workspace)
         for kind in DATASETS:
             there = [each async for each in self._client.ids(workspace, kind)]
-            for start in range(0, len(there), BATCH):
-                some = there[start : start + BATCH]
-                known = await self._outbox.known([UUID(each) for each in some])
-                strays = [each for each in some if UUID(each) not in known]
-                await self._client.remove_records(workspace, kind, strays)
+            known = await self._outbox.known([UUID(each) for each in there])
+            strays = [each for each in there if UUID(each) not in known]
+            await self._client.remove_records(workspace, kind, strays)
 
 
 def _group(change: Change) -> tuple[WorkspaceId, Kind]:
@@ -228,25 +224,13 @@ def _relayed(change: Change, records: Mapping[UUID, CurationRecord]) -> Relayed:
 
 
 async def run(pool: Pool, settings: ArgillaSettings, *, home: Path) -> None:
-    """Relay and pull with these settings until SIGTERM or Ctrl-C."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+    """Relay and pull with these settings until cancelled."""
     key = credentials.api_key(settings, home)
     async with (
         ArgillaClient(settings.effective_url, key) as client,
         # A client forgets what it knows when a request fails, which the relay relies on.
         ArgillaClient(settings.effective_url, key) as looking,
+        asyncio.TaskGroup() as group,
     ):
-        tasks = [
-            asyncio.create_task(Relay(pool, client).run()),
-            asyncio.create_task(Pull(pool, looking).run()),
-            asyncio.create_task(stop.wait()),
-        ]
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-        for task in done:
-            task.result()
+        group.create_task(Relay(pool, client).run())
+        group.create_task(Pull(pool, looking).run())

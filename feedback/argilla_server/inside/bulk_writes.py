@@ -8,7 +8,6 @@ property's settings anew, which is three quarters of what is left: here each is 
 
 from functools import cache
 
-from argilla_server.bulk import records_bulk
 from argilla_server.bulk.records_bulk import UpsertRecordsBulk
 from argilla_server.contexts import webhooks
 from argilla_server.models import Record, database
@@ -21,7 +20,7 @@ def set_up() -> None:
     database.TypeAdapter = cache(TypeAdapter)
 
 
-_notify = records_bulk.UpsertRecordsBulk._notify_upsert_record_events
+_notify = UpsertRecordsBulk._notify_upsert_record_events
 
 
 async def _notify_where_heard(self: UpsertRecordsBulk, records: list[Record]) -> None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +29,7 @@ from tests.feedback.conftest import Answers
 from tests.storage.conftest import Team
 
 pytestmark = pytest.mark.argilla
+Rated = Callable[[int], Awaitable[list[AnswerId]]]
 Fault = Callable[[str, str, bytes], int | None]
 
 
@@ -150,6 +151,19 @@ def ben(team: Team) -> Audience:
 
 
 @pytest.fixture
+def rated(answered: Answers, feedback: Feedback, ana: Audience) -> Rated:
+    """Have so many answers, which Ana dislikes."""
+
+    async def rated(count: int) -> list[AnswerId]:
+        answers = [(await answered(ana)).answers[0] for _ in range(count)]
+        for answer in answers:
+            await feedback.vote(answer_id=answer, audience=ana, value=-1)
+        return answers
+
+    return rated
+
+
+@pytest.fixture
 async def curation(
     pool: Pool, ana: Audience, argilla: Server, road: Road
 ) -> AsyncIterator[Curation]:
@@ -266,17 +280,14 @@ async def test_a_lost_answer_leaves_nothing_twice_and_nothing_behind(
 async def test_a_record_that_argilla_refuses_is_parked_and_holds_up_no_other(
     curation: Curation,
     feedback: Feedback,
-    answered: Answers,
+    rated: Rated,
     ana: Audience,
-    ben: Audience,
     pool: Pool,
     database_url: str,
     tmp_path: Path,
     road: Road,
 ) -> None:
-    answers = [(await answered(ana)).answers[0] for _ in range(5)]
-    for answer in answers:
-        await feedback.vote(answer_id=answer, audience=ana, value=-1)
+    answers = await rated(5)
     poison = answers[2]
     async with pool.connection() as connection:
         await connection.execute(
@@ -298,17 +309,13 @@ async def test_a_record_that_argilla_refuses_is_parked_and_holds_up_no_other(
 async def test_while_argilla_fails_everything_waits_and_a_poison_record_is_parked(
     curation: Curation,
     feedback: Feedback,
-    answered: Answers,
-    ana: Audience,
-    ben: Audience,
+    rated: Rated,
     road: Road,
     pool: Pool,
     database_url: str,
     tmp_path: Path,
 ) -> None:
-    answers = [(await answered(ana)).answers[0] for _ in range(3)]
-    for answer in answers:
-        await feedback.vote(answer_id=answer, audience=ana, value=1)
+    answers = await rated(3)
     road.fault = lambda method, path, body: 503
     for _ in range(MAX_ATTEMPTS + 1):
         with pytest.raises(ArgillaUnavailable):
@@ -332,14 +339,12 @@ async def test_while_argilla_fails_everything_waits_and_a_poison_record_is_parke
 async def test_a_wiped_argilla_is_filled_again_and_strays_are_removed(
     curation: Curation,
     feedback: Feedback,
-    answered: Answers,
+    rated: Rated,
     ana: Audience,
     ben: Audience,
     pool: Pool,
 ) -> None:
-    answers = [(await answered(ana)).answers[0] for _ in range(3)]
-    for answer in answers:
-        await feedback.vote(answer_id=answer, audience=ana, value=1)
+    answers = await rated(3)
     await curation.carry()
     curation.http.delete(f"/datasets/{curation.dataset()['id']}").raise_for_status()
     await feedback.vote(answer_id=answers[0], audience=ben, value=-1)
@@ -387,3 +392,32 @@ async def test_a_wrong_key_is_the_operators_to_mend(
     async with ArgillaClient("http://127.0.0.1:9", "key", timeout_s=2) as client:
         with pytest.raises(ArgillaUnavailable):
             await client.check()
+
+
+async def test_a_removal_that_argilla_refuses_is_tried_again(
+    curation: Curation, feedback: Feedback, rated: Rated, ana: Audience, road: Road
+) -> None:
+    gone, stays = await rated(2)
+    await curation.carry()
+    refused = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def refuse(method: str, path: str, body: bytes) -> int | None:
+        if method != "DELETE":
+            return None
+        loop.call_soon_threadsafe(refused.set)
+        return 400
+
+    road.fault = refuse
+    await feedback.vote(answer_id=gone, audience=ana, value=None)
+    running = asyncio.create_task(curation.relay.run())
+    try:
+        async with asyncio.timeout(20):
+            await refused.wait()
+            road.fault = lambda method, path, body: None
+            while set(curation.records()) != {str(stays)}:
+                assert not running.done()
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
