@@ -210,19 +210,21 @@ class Outbox:
         async with self._pool.connection() as connection:
             await connection.execute("SET LOCAL statement_timeout = '10min'")
             marked = await connection.execute(
-                "WITH rated (kind, record_id, workspace_id) AS ("  # noqa: S608
-                " SELECT 'answer', a.id, t.workspace_id FROM answers a"
-                " JOIN messages m ON m.id = a.message_id JOIN threads t ON t.id = m.thread_id"
-                " WHERE a.id IN (SELECT answer_id FROM votes UNION SELECT answer_id"
-                " FROM corrections UNION SELECT answer_id FROM help_requests)"
-                " UNION SELECT 'comparison', c.id, t.workspace_id FROM comparisons c"
-                " JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id"
-                " WHERE c.id IN (SELECT comparison_id FROM comparison_votes)"
-                " UNION SELECT kind, record_id, workspace_id FROM relayed_records)"
-                " INSERT INTO outbox (kind, record_id, workspace_id)"
-                " SELECT kind, record_id, workspace_id FROM rated"
-                " WHERE %(workspace)s::uuid IS NULL OR workspace_id = %(workspace)s"
-                " ORDER BY kind, record_id" + _AGAIN,
+                SQL(
+                    "WITH rated (kind, record_id, workspace_id) AS ("
+                    " SELECT 'answer', a.id, t.workspace_id FROM answers a"
+                    " JOIN messages m ON m.id = a.message_id JOIN threads t ON t.id = m.thread_id"
+                    " WHERE a.id IN (SELECT answer_id FROM votes UNION SELECT answer_id"
+                    " FROM corrections UNION SELECT answer_id FROM help_requests)"
+                    " UNION SELECT 'comparison', c.id, t.workspace_id FROM comparisons c"
+                    " JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id"
+                    " WHERE c.id IN (SELECT comparison_id FROM comparison_votes)"
+                    " UNION SELECT kind, record_id, workspace_id FROM relayed_records)"
+                    " INSERT INTO outbox (kind, record_id, workspace_id)"
+                    " SELECT kind, record_id, workspace_id FROM rated"
+                    " WHERE %(workspace)s::uuid IS NULL OR workspace_id = %(workspace)s"
+                    " ORDER BY kind, record_id{again}"
+                ).format(again=SQL(_AGAIN)),
                 {"workspace": workspace_id},
             )
             return marked.rowcount

@@ -7,10 +7,10 @@ database's keys.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, LiteralString
+from typing import Any, Literal
 from uuid import UUID
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
 from storage.curations import Curation, curation
 from storage.identity import (
@@ -196,7 +196,9 @@ class Rated:
         self, condition: SQL, values: Mapping[str, object]
     ) -> list[RatedComparison]:
         async with self._pool.connection() as connection:
-            found = await connection.execute(_COMPARISONS.format(condition=condition), values)
+            curations = _CURATIONS.format(Identifier("c", "id"))
+            statement = _COMPARISONS.format(condition=condition, curations=curations)
+            found = await connection.execute(statement, values)
             rows = await found.fetchall()
         ids = [AnswerId(answer) for row in rows for answer in row[1:3]]
         answers = {answer.id: answer for answer in await self.answers_of(ids)}
@@ -242,28 +244,27 @@ class Rated:
 
     async def _read(self, condition: SQL, values: Mapping[str, object]) -> list[RatedAnswer]:
         async with self._pool.connection() as connection:
-            found = await connection.execute(_ANSWERS.format(condition=condition), values)
+            curations = _CURATIONS.format(Identifier("a", "id"))
+            statement = _ANSWERS.format(condition=condition, curations=curations)
+            found = await connection.execute(statement, values)
             return [_answer(row) for row in await found.fetchall()]
 
 
-_CURATIONS: LiteralString = """
+_CURATIONS = SQL("""
 (SELECT jsonb_agg(jsonb_build_object('curator_id', curator_id, 'curator', curator, 'status', status,
         'value', value, 'reasons', reasons, 'comment', comment, 'correction', correction,
         'winner', winner, 'at', curated_at) ORDER BY curated_at, curator_id)
- FROM curations WHERE withdrawn_at IS NULL AND record_id ="""
-_COMPARISONS = SQL(
-    "SELECT c.id, c.left_answer, c.right_answer, j.judgements, "  # noqa: S608
-    + _CURATIONS
-    + """ c.id) FROM comparisons c
+ FROM curations WHERE withdrawn_at IS NULL AND record_id = {})
+""")
+_COMPARISONS = SQL("""
+SELECT c.id, c.left_answer, c.right_answer, j.judgements, {curations} FROM comparisons c
 JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id
 JOIN LATERAL (SELECT jsonb_agg(jsonb_build_object('voter', member_id, 'winner', winner,
         'consent', consent, 'at', updated_at) ORDER BY updated_at, member_id) AS judgements
     FROM comparison_votes WHERE comparison_id = c.id) j ON j.judgements IS NOT NULL
 WHERE {condition} ORDER BY c.id LIMIT %(limit)s
-"""
-)
-_ANSWERS = SQL(
-    """
+""")
+_ANSWERS = SQL("""
 SELECT a.id, a.message_id, t.workspace_id,
        (SELECT id FROM channels WHERE id = t.scope_id) AS channel_id, w.platform, m.text, a.prompt,
        a.text, a.found, a.finish_reason, a.model, a.params, a.current, a.created_at,
@@ -280,14 +281,11 @@ SELECT a.id, a.message_id, t.workspace_id,
        (SELECT jsonb_agg(jsonb_build_object('voter', member_id, 'text', text, 'consent', consent,
                 'at', updated_at) ORDER BY updated_at, member_id)
         FROM corrections WHERE answer_id = a.id),
-       EXISTS (SELECT FROM help_requests WHERE answer_id = a.id), """  # noqa: S608
-    + _CURATIONS
-    + """ a.id)
+       EXISTS (SELECT FROM help_requests WHERE answer_id = a.id), {curations}
 FROM answers a JOIN messages m ON m.id = a.message_id JOIN threads t ON t.id = m.thread_id
 JOIN workspaces w ON w.id = t.workspace_id
 WHERE {condition} ORDER BY a.id LIMIT %(limit)s
-"""
-)
+""")
 
 
 def _answer(row: Sequence[Any]) -> RatedAnswer:
