@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import stamina
+
 from engine.chat import ChatBackend, Sampling
 from engine.errors import EngineError
 from engine.prompt import ChatMessage
@@ -119,15 +121,16 @@ async def _asked(
         ChatMessage(role="system", content=_SYSTEM),
         ChatMessage(role="user", content=content),
     ]
-    for attempt in range(_ATTEMPTS):
-        try:
+    async for attempt in stamina.retry_context(
+        on=(EngineError, TimeoutError),
+        attempts=_ATTEMPTS,
+        timeout=None,
+        wait_initial=_RETRY_S,
+        wait_jitter=_RETRY_S,
+    ):
+        with attempt:
             async with asyncio.timeout(deadline_s):
                 reply = await _reply(backend, messages)
-            break
-        except (EngineError, TimeoutError):
-            if attempt + 1 == _ATTEMPTS:
-                raise
-            await asyncio.sleep(_RETRY_S * 2**attempt)
     found = _VERDICT.fullmatch(reply.strip())
     if found is None:
         return None

@@ -67,42 +67,39 @@ def standing(votes: Iterable[Vote], *, alpha: float = ALPHA) -> Standing:
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha}, not between 0 and 1")
-    seen = _Seen()
+    cast = list(votes)
     better, worse = np.zeros_like(_STAKES), np.zeros_like(_STAKES)
     verdict: Verdict = "undecided"
     decided_after: int | None = None
     blocks = 0
-    for payoff in _payoffs(votes, seen):
+    for votes_until, payoff in _payoffs(cast):
         blocks += 1
         better += np.log1p(_STAKES * payoff)
         worse += np.log1p(-_STAKES * payoff)
         if decided_after is None and max(_evidence(better), _evidence(worse)) >= 1 / alpha:
             verdict = "better" if _evidence(better) > _evidence(worse) else "worse"
-            decided_after = seen.votes
+            decided_after = votes_until
     return Standing(
         verdict=verdict,
         decided_after=decided_after,
         better=_evidence(better),
         worse=_evidence(worse),
-        votes=seen.votes,
+        votes=len(cast),
         blocks=blocks,
     )
 
 
-@dataclass
-class _Seen:
-    votes: int = 0
+def _payoffs(votes: Iterable[Vote]) -> Iterator[tuple[int, float]]:
+    """Block by block, the votes until its end, and the payoff.
 
-
-def _payoffs(votes: Iterable[Vote], seen: _Seen) -> Iterator[float]:
-    """The candidate's share of good votes minus the live model's, block by block, -1 to 1."""
+    That is the candidate's share of good votes minus the live model's, -1 to 1.
+    """
     block: dict[Arm, list[bool]] = {"candidate": [], "live": []}
-    for vote in votes:
-        seen.votes += 1
+    for number, vote in enumerate(votes, start=1):
         block[vote.arm].append(vote.good)
         ours, theirs = block["candidate"], block["live"]
         if ours and theirs:
-            yield sum(ours) / len(ours) - sum(theirs) / len(theirs)
+            yield number, sum(ours) / len(ours) - sum(theirs) / len(theirs)
             block = {"candidate": [], "live": []}
 
 
