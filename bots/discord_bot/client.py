@@ -36,6 +36,19 @@ class UnknownCommand(BotsError):
         )
 
 
+class Client(discord.Client):
+    """A client that is quiet once it is closed.
+
+    discord.py's own tasks outlive it for a moment, such as the one that waits for the servers, and
+    would start listeners on a loop that is not there any more.
+    """
+
+    def dispatch(self, event: str, /, *args: Any, **kwargs: Any) -> None:
+        """Tell the listeners."""
+        if not self.is_closed():
+            super().dispatch(event, *args, **kwargs)
+
+
 class Commands(app_commands.CommandTree[discord.Client]):
     """The app's commands; whatever goes wrong outside of their frame is said, too."""
 
@@ -74,7 +87,7 @@ def build_client(settings: DiscordSettings) -> discord.Client:
     intents = discord.Intents.none()
     intents.guilds = intents.guild_messages = intents.dm_messages = True
     intents.message_content = settings.message_content
-    return discord.Client(
+    return Client(
         intents=intents,
         allowed_mentions=discord.AllowedMentions.none(),
         max_messages=None,
