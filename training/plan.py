@@ -1,0 +1,90 @@
+"""The plan of a run: everything that decides which model comes out, in one file.
+
+`plan.json` lies in the run's folder before its process starts and never changes, so that a killed
+run goes on with the same plan, and anybody can say later what made a model.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
+
+from training.errors import TrainingError
+from training.recipes import Recipe, parse
+
+FILE: Final = "plan.json"
+
+
+class Plan(BaseModel):
+    """What a run does.
+
+    Attributes:
+        run_id: of the run, as text.
+        name: of the version that the run is to make, as the engine will know it.
+        recipe: see `training.recipes`.
+        snapshot: the folder of `feedback.datasets.write` that is trained on.
+        snapshot_sha256: its hash.
+        base: model directory of the base as the engine serves it: template, tokenizer, and the
+            source of the weights to train on.
+        live: model directory that answers now, against which the gate compares.
+        home: state folder, where the bases' weights are kept.
+        parent: name of the version that is live; None = the base itself.
+        versions: of the libraries and of Parley that run it.
+        judge_url, judge_model: an OpenAI-compatible judge for the gate; None = no judge.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    name: str
+    recipe: SerializeAsAny[Recipe]
+    snapshot: Path
+    snapshot_sha256: str
+    base: Path
+    live: Path
+    home: Path
+    parent: str | None = None
+    versions: dict[str, str] = {}
+    judge_url: str | None = None
+    judge_model: str | None = None
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _parsed(cls, value: Any) -> Any:
+        return parse(value) if isinstance(value, dict) else value
+
+    def write(self, folder: Path) -> None:
+        """Write the plan into a run's folder, in one step.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / FILE, self.model_dump_json(indent=2))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The plan of a run's folder.
+
+        Raises:
+            TrainingError: there is none that can be read.
+        """
+        try:
+            return cls.model_validate_json((folder / FILE).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise TrainingError(f"{folder / FILE} is no plan of a run: {error}") from error
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Replace a file in one step, durably: a kill leaves the old one or the new one.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("w", encoding="utf-8") as out:
+        out.write(text + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(file)
