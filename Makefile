@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL ?= $(PIP) install
 
 .DEFAULT_GOAL := help
 .PHONY: help up test check fix lock clean
@@ -35,11 +36,11 @@ clean: ## remove the environment and caches; the state in .parley stays
 
 # The lock is a constraints file: the extras choose what is installed, the lock in which version.
 $(VENV)/.runtime: pyproject.toml requirements.lock | $(BIN)/python
-	$(PIP) install --quiet --constraint requirements.lock --editable '.[convert]'
+	$(INSTALL) --quiet --constraint requirements.lock --editable '.[convert]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python
-	$(PIP) install --quiet --constraint requirements.lock --editable '.[convert,train,dev]'
+	$(INSTALL) --quiet --constraint requirements.lock --editable '.[convert,train,dev]'
 	@touch $@ $(VENV)/.runtime
 
 $(BIN)/python:
