@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from uuid import UUID
 
 import httpx
 
@@ -48,6 +49,8 @@ MAX_FOUND: Final = 250
 """Ids that one search names; Argilla's own limit."""
 PAGE: Final = 500
 """Records that are listed at once."""
+HEARD: Final = ("response.created", "response.updated", "response.deleted")
+"""Events that tell of curators. The relay's own writes in bulk are none of them."""
 MAKE_S: Final = 120.0
 """To start a process and make a data set."""
 MAX_SAID_CHARACTERS: Final = 500
@@ -193,6 +196,25 @@ class ArgillaClient:
                 self._users = {each["id"]: each["username"] for each in await self._items("users")}
             yield [curated(activity.kind, record, self._users) for record in page]
 
+    async def gone(self, users: Collection[UUID]) -> set[UUID]:
+        """Who of Argilla's users is a user no more."""
+        there = {user: await self._get(f"users/{user}") for user in users}
+        return {user for user, found in there.items() if found is None}
+
+    async def webhook(self, url: str) -> str:
+        """See that Argilla tells this address what people do by hand; the signing secret."""
+        described = {"url": url, "events": HEARD}
+        listed = [each for each in await self._items("webhooks") if each["url"] == url]
+        if not listed:
+            listed = [await self._request("POST", "webhooks", json=described)]
+        ours, *twins = listed
+        if not ours["enabled"] or set(ours["events"]) != set(HEARD):
+            change = {"events": HEARD, "enabled": True}
+            await self._request("PATCH", f"webhooks/{ours['id']}", json=change)
+        for twin in twins:  # of two pages that came at once
+            await self._delete(f"webhooks/{twin['id']}")
+        return str(ours["secret"])
+
     # -- Requests ---------------------------------------------------------------------------------
 
     async def _items(self, path: str, **parameters: object) -> list[Json]:
@@ -210,6 +232,11 @@ class ArgillaClient:
             if len(page) < PAGE:
                 return
             offset += PAGE
+
+    async def _get(self, path: str) -> Json | None:
+        """Something that may be gone; None where it is."""
+        found: Json | None = await self._request("GET", path, may_be_gone=True)
+        return found
 
     async def _delete(self, path: str) -> None:
         """Delete something that may be gone already."""

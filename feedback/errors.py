@@ -19,3 +19,11 @@ class RecordRefused(FeedbackError):
 
 class ArgillaMisconfigured(FeedbackError):
     """The operator must mend the address, the key or a data set that is not ours."""
+
+
+class WebhookForged(FeedbackError):
+    """Somebody who is not Argilla sent it."""
+
+
+class WebhookUnknown(FeedbackError):
+    """Argilla has not said yet how it signs."""

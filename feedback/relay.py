@@ -17,7 +17,8 @@ from uuid import UUID
 
 from feedback.argilla_client import ArgillaClient
 from feedback.argilla_server import credentials
-from feedback.curation import Pull
+from feedback.curation import CALLED_POLL_S, Pull
+from feedback.curation import POLL_S as PULL_S
 from feedback.errors import (
     ArgillaFailed,
     FeedbackError,
@@ -233,4 +234,5 @@ async def run(pool: Pool, settings: ArgillaSettings, *, home: Path) -> None:
         asyncio.TaskGroup() as group,
     ):
         group.create_task(Relay(pool, client).run())
-        group.create_task(Pull(pool, looking).run())
+        pull_s = CALLED_POLL_S if settings.webhook_url else PULL_S
+        group.create_task(Pull(pool, looking, poll_s=pull_s).run())

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, HttpUrl, SecretStr
 
 from engine.settings import EngineSettings, ProcessSettings, Section, reachable_host
 from storage.settings import DatabaseSettings
@@ -21,6 +21,12 @@ class ArgillaSettings(Section):
         None,
         description="API key of an owner; unset = that of our own Argilla, made at first start in "
         "`<home>/argilla/api-key`. Environment only.",
+    )
+    webhook_url: HttpUrl | None = Field(
+        None,
+        description="Address at which Argilla reaches `/argilla/webhook` of the web page, to tell "
+        "at once what curators do; unset = we ask every two seconds. With it the page registers "
+        "itself there.",
     )
     enabled: bool = Field(
         True,

@@ -4,7 +4,8 @@ One row per record and curator with their latest word; what they took back stays
 that was found, and counts no more. The members' ratings are never touched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -112,6 +113,34 @@ class Curations:
                 ],
             )
             return changed + withdrawn.rowcount
+
+    async def call(self) -> None:
+        """Say that a curator was at work, to whoever is `listening` on this database."""
+        async with self._pool.connection() as connection:
+            await connection.execute("NOTIFY curated")
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Callable[[float], Awaitable[None]]]:
+        """Hear every `call` from now on; holds a connection.
+
+        Yields:
+            A function that returns at the first call since it last returned, or after so many
+            seconds.
+        """
+        async with self._pool.single_statement() as connection:
+            await connection.execute("LISTEN curated")
+
+            async def called(within_s: float) -> None:
+                calls = connection.notifies(timeout=within_s, stop_after=1)
+                async with aclosing(calls):
+                    async for _ in calls:
+                        pass
+
+            try:
+                yield called
+            finally:
+                if not connection.closed:
+                    await connection.execute("UNLISTEN curated")
 
     async def state(self, workspace_id: WorkspaceId | None = None) -> CurationState:
         """How much is curated, in one workspace or in all."""

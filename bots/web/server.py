@@ -19,12 +19,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bots.errors import PortTaken
 from bots.settings import Settings, WebSettings
+from bots.web import argilla
 from bots.web.channel import Channel
 from bots.web.guard import Guard, is_loopback, require_password
 from bots.web.live import Hub, PageTooSlow, Subscription
 from bots.web.page import ASSETS, THEME, build_page
 from bots.web.shelf import Shelf
 from bots.workplace import PLACE, open_workplace
+from feedback.webhook import Webhook, registered
 from storage.errors import StorageError
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,12 @@ async def serve(settings: Settings) -> None:
         StorageError: the database does not answer or is not of this version.
     """
     require_password(settings.web)
-    async with open_workplace(settings) as workplace:
+    async with contextlib.AsyncExitStack() as stack:
+        workplace = await stack.enter_async_context(open_workplace(settings))
+        webhook = None
+        if settings.argilla.enabled and settings.argilla.webhook_url:
+            opened = registered(workplace.pool, settings.argilla, home=settings.home)
+            webhook = await stack.enter_async_context(opened)
         audience = await workplace.identities.resolve(**PLACE)
         hub = Hub()
         app = build_app(
@@ -65,14 +72,21 @@ async def serve(settings: Settings) -> None:
             hub=hub,
             settings=settings.web,
             upload_bytes=settings.documents.max_upload_mb * 2**20,
+            webhook=webhook,
         )
         await run(app, settings=settings.web)
 
 
 def build_app(
-    *, channel: Channel, shelf: Shelf, hub: Hub, settings: WebSettings, upload_bytes: int
+    *,
+    channel: Channel,
+    shelf: Shelf,
+    hub: Hub,
+    settings: WebSettings,
+    upload_bytes: int,
+    webhook: Webhook | None = None,
 ) -> FastAPI:
-    """Put the page, its WebSocket and the health check behind the guard."""
+    """Put the page, its WebSocket, the health check and Argilla's webhook behind the guard."""
     password = settings.password.get_secret_value() if settings.password else ""
 
     @contextlib.asynccontextmanager
@@ -100,6 +114,9 @@ def build_app(
                 await _receive(connection, subscription, channel=channel, shelf=shelf)
             finally:
                 sending.cancel()
+
+    if webhook is not None:
+        app.add_route(argilla.PATH, argilla.receiver(webhook), methods=["POST"])
 
     gr.mount_gradio_app(
         app,

@@ -1,5 +1,6 @@
 """What curators say is kept beside the raw ratings, as is what they took back."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,16 @@ async def test_where_people_differ_is_counted(
     assert (state.disagreements, state.changed_votes) == (1, 1)
     assert state.last_pulled_at is not None
     assert (await curations.state(team.ada.workspace_id)).records == 3
+
+
+async def test_who_listens_hears_each_call_even_one_that_came_before_waiting(pool: Pool) -> None:
+    async with asyncio.timeout(20), Curations(pool).listening() as called:
+        await Curations(pool).call()
+        await called(60)
+        waiting = asyncio.create_task(called(60))
+        await Curations(pool).call()
+        await waiting
+        await called(0.01)  # nobody calls
+    async with pool.connection() as connection:
+        found = await connection.execute("SELECT count(*) FROM pg_listening_channels()")
+        assert await found.fetchone() == (0,)

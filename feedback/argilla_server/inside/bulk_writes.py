@@ -11,6 +11,7 @@ from functools import cache
 from argilla_server.bulk.records_bulk import UpsertRecordsBulk
 from argilla_server.contexts import webhooks
 from argilla_server.models import Record, database
+from argilla_server.webhooks.v1.enums import RecordEvent
 from pydantic import TypeAdapter
 
 
@@ -24,5 +25,6 @@ _notify = UpsertRecordsBulk._notify_upsert_record_events
 
 
 async def _notify_where_heard(self: UpsertRecordsBulk, records: list[Record]) -> None:
-    if await webhooks.list_enabled_webhooks(self._db):
+    hooks = await webhooks.list_enabled_webhooks(self._db)
+    if any(event.value in hook.events for hook in hooks for event in RecordEvent):
         await _notify(self, records)

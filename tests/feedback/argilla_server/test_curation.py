@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -132,3 +133,23 @@ async def test_the_relay_alone_makes_nobody_read_a_data_set(
     assert len(before) == 2
     (answer,) = await Rated(pool).answers_of([desk.answered.answers[0]])
     assert len(answer.votes) == 2 and [each.value for each in answer.curations] == [1]
+
+
+async def test_a_curator_who_is_no_user_any_more_has_said_nothing(
+    desk: Desk, pool: Pool, argilla: Server
+) -> None:
+    before = await desk.activity()
+    name = f"eve-{uuid4().hex[:8]}"
+    account = {"username": name, "first_name": name, "role": "owner", "password": "long enough"}
+    eve = desk.http.post("/users", json=account).raise_for_status().json()
+    with argilla.http(eve["api_key"]) as http:
+        replace(desk, http=http).say("answers", rating="bad")
+    assert await desk.pull.look() == 1
+    said = await desk.activity()
+    assert said != before
+    desk.http.delete(f"/users/{eve['id']}").raise_for_status()
+    assert await desk.activity() == said  # Argilla notes it nowhere
+    assert await desk.pull.look() == 1
+    (answer,) = await Rated(pool).answers_of([desk.answered.answers[0]])
+    assert answer.curations == ()
+    assert await desk.pull.look() == 0
