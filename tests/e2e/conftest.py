@@ -17,3 +17,5 @@ from tests.bots.slack_bot.conftest import audience as audience
 from tests.bots.slack_bot.conftest import know as know
 from tests.bots.slack_bot.conftest import slack as slack
 from tests.bots.slack_bot.conftest import slack_process as slack_process
+from tests.feedback.argilla_server.conftest import argilla as argilla
+from tests.feedback.argilla_server.conftest import common_folder as common_folder

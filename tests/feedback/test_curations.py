@@ -102,7 +102,7 @@ async def test_who_listens_hears_each_call_even_one_that_came_before_waiting(poo
     async with asyncio.timeout(20), Curations(pool).listening() as called:
         await Curations(pool).call()
         await called(60)
-        waiting = asyncio.create_task(called(60))
+        waiting = asyncio.ensure_future(called(60))
         await Curations(pool).call()
         await waiting
         await called(0.01)  # nobody calls
