@@ -60,7 +60,7 @@ class _Stage(_Fields):
     max_steps: int = Field(-1, ge=-1)
     per_device_train_batch_size: int = Field(4, ge=1)
     gradient_accumulation_steps: int = Field(2, ge=1)
-    gradient_checkpointing: bool = False
+    activation_checkpointing: bool = False
     max_length: int = Field(1024, ge=16)
     save_steps: int = Field(10, ge=1)
     logging_steps: int = Field(1, ge=1)
@@ -172,7 +172,7 @@ _RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(Recipe)
 _GPU_STAGE: Final[Mapping[str, Any]] = {
     "load_in": "4bit",
     "bf16": True,
-    "gradient_checkpointing": True,
+    "activation_checkpointing": True,
     "max_length": 4096,
 }
 _SMALLER_STEPS: Final[Mapping[str, Any]] = {"learning_rate": 2e-4}

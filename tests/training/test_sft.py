@@ -1,0 +1,186 @@
+"""Supervised fine-tuning on a tiny random model: what is learnt, and going on after a kill."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from engine.convert import convert
+from tests.engine import tiny_models
+from training import sft
+from training.base_model import Reader, load_base, load_policy
+from training.errors import NotEnoughFeedback, RunCancelled
+from training.recipes import LoraSettings, SftRecipe
+from training.rows import read_rows, rendered
+from training.stage import COMPLETE, Events, Stage
+
+pytestmark = pytest.mark.filterwarnings(
+    # transformers' own word for what peft still calls by its old name
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+
+RECIPE = SftRecipe(
+    lora=LoraSettings(r=4),
+    learning_rate=0.02,
+    max_steps=8,
+    per_device_train_batch_size=2,
+    gradient_accumulation_steps=2,
+    save_steps=2,
+)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.write_generator(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def reader(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    served = tmp_path_factory.mktemp("served") / "tiny"
+    convert(weights, out=served)
+    return Reader.of(served)
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Path:
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    for split, count in (("train", 12), ("held_out", 3)):
+        rows = [
+            {
+                "prompt": [
+                    {"role": "user", "content": f"Question: what is number {n}? " + "x" * n}
+                ],
+                "completion": [{"role": "assistant", "content": f"It is {n} <|im_end|>."}],
+            }
+            for n in range(count)
+        ]
+        (folder / f"sft.{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def stage_in(
+    tmp_path: Path, weights: Path, reader: Reader, snapshot: Path
+) -> Iterator[Callable[..., Stage]]:
+    def make(name: str, **options: Any) -> Stage:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return Stage(
+            kind="sft",
+            folder=folder,
+            weights=weights,
+            reader=reader,
+            snapshot=snapshot,
+            events=Events(file=folder / "events.jsonl"),
+            **options,
+        )
+
+    threads = torch.get_num_threads()
+    yield make
+    torch.set_num_threads(threads)
+
+
+def losses(stage: Stage) -> dict[int, float]:
+    told = [json.loads(line) for line in stage.events.file.read_text().splitlines()]
+    return {
+        each["step"]: each["values"]["loss"] for each in told if "loss" in each.get("values", {})
+    }
+
+
+def test_every_tensor_of_the_adapter_learns_and_the_base_stays(
+    stage_in: Callable[..., Stage], weights: Path
+) -> None:
+    base = load_file(weights / "model.safetensors")
+    first = load_policy(weights, lora=RECIPE.lora, seed=RECIPE.seed).state_dict()
+    stage = stage_in("run")
+
+    result = sft.run(stage, RECIPE)
+
+    assert list(losses(stage)) == list(range(1, 9))
+    assert result.metrics["held_out_loss"] < result.metrics["held_out_loss_before"]
+    learnt = load_file(result.adapter / "adapter_model.safetensors")
+    assert len(learnt) == sum("lora_" in name for name in first)
+    for name, tensor in learnt.items():
+        begun = first[name.replace(".weight", ".default.weight")]
+        assert not torch.equal(begun, tensor), name
+    kept = load_base(weights).state_dict()
+    assert all(torch.equal(base[name], kept[name]) for name in base)
+    assert stage.result == result
+    assert not stage.checkpoints.exists()
+
+
+def test_the_loss_is_that_of_a_whole_batch_over_the_answers_alone(
+    stage_in: Callable[..., Stage], weights: Path, reader: Reader, snapshot: Path
+) -> None:
+    rows = rendered(
+        reader,
+        [(row.prompt, row.chosen) for row in read_rows(snapshot, "sft", "train")],
+        max_length=512,
+    )
+    model = load_policy(weights, lora=RECIPE.lora)
+    wanted = []
+    for row in rows:
+        scores = model(input_ids=torch.tensor([row.prompt + row.answer])).logits[0].detach()
+        probabilities = scores.log_softmax(-1)[len(row.prompt) - 1 : -1]
+        wanted += [
+            float(-each[token]) for each, token in zip(probabilities, row.answer, strict=True)
+        ]
+    assert sft.mean_loss(model, rows) == pytest.approx(sum(wanted) / len(wanted), rel=1e-4)
+    # An end that somebody typed is text; the one that ends the answer is the token.
+    assert all(row.answer[-1] == 2 and 2 not in row.answer[:-1] for row in rows)
+
+
+class Killed(Exception):
+    """Stands for a process that dies: nothing is told or saved afterwards."""
+
+
+def test_a_run_that_dies_goes_on_as_if_it_had_not(stage_in: Callable[..., Stage]) -> None:
+    unbroken = stage_in("unbroken")
+    sft.run(unbroken, RECIPE)
+    asked = 0
+
+    def dies() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 6:
+            raise Killed
+        return False
+
+    broken = stage_in("broken", cancelled=dies)
+    with pytest.raises(Killed):
+        sft.run(broken, RECIPE)
+    torn = broken.checkpoints / "checkpoint-5"
+    torn.mkdir()  # a checkpoint that the kill left half written
+    sft.run(stage_in("broken"), RECIPE)
+
+    assert losses(broken) == pytest.approx(losses(unbroken), rel=1e-5)
+    assert json.loads((broken.folder / "result.json").read_text())["metrics"][
+        "held_out_loss"
+    ] == pytest.approx(
+        json.loads((unbroken.folder / "result.json").read_text())["metrics"]["held_out_loss"],
+        rel=1e-5,
+    )
+
+
+def test_a_cancelled_run_ends_at_the_next_step_with_a_checkpoint(
+    stage_in: Callable[..., Stage],
+) -> None:
+    stage = stage_in("run")
+    stage.cancelled = lambda: len(losses(stage)) >= 3 if stage.events.file.exists() else False
+    with pytest.raises(RunCancelled):
+        sft.run(stage, RECIPE)
+    last = stage.last_checkpoint()
+    assert last is not None
+    assert (last / COMPLETE).exists()
+    assert stage.result is None
+
+
+def test_nothing_is_trained_without_rows(stage_in: Callable[..., Stage], snapshot: Path) -> None:
+    (snapshot / "sft.train.jsonl").write_text("")
+    with pytest.raises(NotEnoughFeedback):
+        sft.run(stage_in("run"), RECIPE)
