@@ -25,6 +25,7 @@ from bots.settings import AssistantSettings
 from engine.chat import Sampling
 from engine.client import EngineClient
 from engine.prompt import ChatMessage, PromptSource, rag_messages
+from storage.answers import WEIGHTS
 from storage.conversations import AnswerSource, Conversations, StoredTurn
 from storage.errors import StorageError
 from storage.identity import Audience, MessageId
@@ -121,7 +122,7 @@ class _Draft:
     preview: Preview = field(default_factory=lambda: Preview(render=str))
     model: str = ""
     prompt: Sequence[ChatMessage] = ()
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -191,6 +192,8 @@ class Writer:
             while True:
                 delta = await draft.clock.engine(anext(chat))
                 draft.model = delta.model or draft.model
+                if delta.fingerprint:
+                    draft.params[WEIGHTS] = delta.fingerprint
                 if delta.finish_reason is not None:
                     draft.prompt_tokens = delta.prompt_tokens
                     draft.completion_tokens = delta.completion_tokens

@@ -268,7 +268,7 @@ def completion(deltas: Sequence[ChatDelta]) -> dict[str, object]:
     last = deltas[-1]
     message = {"role": "assistant", "content": "".join(d.text for d in deltas), "refusal": None}
     return {
-        **_head("chat.completion", last.model),
+        **_head("chat.completion", last.model, last.fingerprint),
         "choices": [
             {
                 "index": 0,
@@ -292,6 +292,7 @@ class ChunkWriter:
 
     def chunks(self, delta: ChatDelta) -> Iterator[dict[str, object]]:
         """The chunks of one delta: text, and after the last one finish reason and usage."""
+        self._head["system_fingerprint"] = delta.fingerprint or None
         if delta.text or self._first:
             yield self._chunk({"content": delta.text}, None)
         if delta.finish_reason is not None:
@@ -332,13 +333,13 @@ def embeddings(
     }
 
 
-def _head(kind: str, model: str) -> dict[str, object]:
+def _head(kind: str, model: str, fingerprint: str = "") -> dict[str, object]:
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": kind,
         "created": int(time.time()),
         "model": model,
-        "system_fingerprint": None,
+        "system_fingerprint": fingerprint or None,
     }
 
 

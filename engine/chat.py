@@ -33,11 +33,17 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatDelta:
-    """The next piece of an answer; the last one has a finish reason and the token counts."""
+    """The next piece of an answer; the last one has a finish reason and the token counts.
+
+    Attributes:
+        fingerprint: which weights exactly, as `Manifest.fingerprint` or another server names them;
+            empty where that is unknown.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
     model: str = ""
+    fingerprint: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
 

@@ -30,6 +30,7 @@ class LocalChat:
     ) -> None:
         self._name = name
         self._generator = generator
+        self._fingerprint = generator.manifest.fingerprint
         self._scheduler = scheduler
         self._metrics = metrics
 
@@ -102,12 +103,13 @@ class LocalChat:
                 reason = "stop"
                 break
             if text:
-                yield ChatDelta(text=text, model=self._name)
+                yield ChatDelta(text=text, model=self._name, fingerprint=self._fingerprint)
         self._count(prompt_tokens, new_tokens, first_at)
         yield ChatDelta(
             text=text,
             finish_reason=reason,
             model=self._name,
+            fingerprint=self._fingerprint,
             prompt_tokens=prompt_tokens,
             completion_tokens=new_tokens,
         )

@@ -97,6 +97,13 @@ class Manifest(_Record):
             raise ValueError("an embedder needs embedding_dim and pooling")
         return self
 
+    @property
+    def fingerprint(self) -> str:
+        """Which weights exactly: the quantization, their hash, and those of merged adapters."""
+        merged = [ancestor.sha256 for ancestor in self.lineage if ancestor.kind == "adapter"]
+        hashes = (self.files["model.bin"].sha256, *merged)
+        return "-".join([self.quantization, *(sha256[:16] for sha256 in hashes)])
+
     @classmethod
     def read(cls, directory: Path, *, verify: bool = True) -> Self:
         """Read a directory's manifest and check the directory against it.

@@ -47,7 +47,7 @@ async def chat_deltas(body: AsyncIterator[bytes]) -> AsyncGenerator[ChatDelta, N
         StreamFailed: the server sent an error.
         ValueError, KeyError, TypeError: what it sent is no such stream, or ends early.
     """
-    model = ""
+    model = fingerprint = ""
     reason: FinishReason | None = None
     usage: dict[str, int] = {}
     async for line in _lines(body):
@@ -58,18 +58,20 @@ async def chat_deltas(body: AsyncIterator[bytes]) -> AsyncGenerator[ChatDelta, N
         if chunk.get("error"):
             raise StreamFailed(chunk["error"])
         model = chunk.get("model") or model
+        fingerprint = chunk.get("system_fingerprint") or fingerprint
         usage = chunk.get("usage") or usage
         for choice in chunk.get("choices") or ():
             if choice.get("finish_reason"):
                 reason = "length" if choice["finish_reason"] == "length" else "stop"
             if text := (choice.get("delta") or {}).get("content"):
-                yield ChatDelta(text=text, model=model)
+                yield ChatDelta(text=text, model=model, fingerprint=fingerprint)
     if reason is None:
         raise ValueError("the stream ended early")
     yield ChatDelta(
         text="",
         finish_reason=reason,
         model=model,
+        fingerprint=fingerprint,
         prompt_tokens=usage.get("prompt_tokens", 0),
         completion_tokens=usage.get("completion_tokens", 0),
     )

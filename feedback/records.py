@@ -22,6 +22,8 @@ RATINGS: Final = {1: "good", -1: "bad"}
 UNRATED: Final = "unrated"
 """The rating of somebody who wrote a better answer without a vote; Argilla requires one."""
 PREFERENCES: Final = {"left": "a", "right": "b", "tie": "tie", "both_bad": "both_bad"}
+UNKNOWN: Final = "unknown"
+"""The weights of a model of which its server told nothing."""
 NO_SOURCES: Final = "(no sources)"
 VOTER: Final = "voter-"
 """How the names of Argilla users begin who stand for members; everybody else is a curator."""
@@ -83,6 +85,7 @@ _METADATA: Final[Mapping[str, Property]] = {
     "place": "terms",
     "channel": "terms",
     "model": "terms",
+    "weights": "terms",
     "consent": "terms",
     "help": "terms",
     "finish": "terms",
@@ -122,7 +125,7 @@ LAYOUTS: Final[Mapping[Kind, Layout]] = {
             ),
             Question(name="reason", title="Why?", labels={}),
         ),
-        metadata={**_METADATA, "model_b": "terms"},
+        metadata={**_METADATA, "model_b": "terms", "weights_b": "terms"},
         guidelines="Two answers that stood side by side, as people saw them. Submit your own "
         "choice: it counts before theirs. Discard what nothing should be learnt from.",
     ),
@@ -179,7 +182,7 @@ def of_comparison(comparison: RatedComparison) -> CurationRecord | None:
             "b": _shown(right.text),
         },
         metadata=_metadata(left, [each.consent for each in comparison.judgements])
-        | {"model_b": right.model},
+        | {"model_b": right.model, "weights_b": right.weights or UNKNOWN},
         responses=tuple(
             Response(voter=each.voter, values={"preference": PREFERENCES[each.winner]})
             for each in comparison.judgements
@@ -201,6 +204,7 @@ def _metadata(answer: RatedAnswer, consents: Sequence[bool]) -> dict[str, Any]:
         "place": "channel" if answer.channel_id else "direct",
         "channel": str(answer.channel_id) if answer.channel_id else "direct",
         "model": answer.model,
+        "weights": answer.weights or UNKNOWN,
         "consent": "all" if consents and all(consents) else "some" if any(consents) else "none",
         "help": "called" if answer.called_for_help else "not called",
         "finish": answer.finish_reason,

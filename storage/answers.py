@@ -11,6 +11,9 @@ from psycopg.types.json import Jsonb
 from storage.identity import AnswerId, ChunkId, DocumentId, MessageId
 from storage.pool import Connection
 
+WEIGHTS = "weights"
+"""Among an answer's parameters: the hash of the quantized weights, and of adapters in them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerSource:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from psycopg.sql import SQL, Identifier
 
+from storage.answers import WEIGHTS
 from storage.curations import Curation, curation
 from storage.identity import (
     AnswerId,
@@ -115,6 +116,11 @@ class RatedAnswer:
     corrections: tuple[Correction, ...]
     called_for_help: bool
     curations: tuple[Curation, ...] = ()
+
+    @property
+    def weights(self) -> str:
+        """The hash of the model's quantized weights; empty where the server named none."""
+        return str(self.params.get(WEIGHTS, ""))
 
 
 @dataclass(frozen=True, kw_only=True)

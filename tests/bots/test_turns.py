@@ -33,7 +33,7 @@ from storage.identity import Audience, MessageId
 from storage.pool import Pool
 from tests.bots.conftest import AddDocument, make_workplace
 from tests.engine.serving import EngineProcess
-from tests.fakes.scripted_model import ScriptedModel
+from tests.fakes.scripted_model import FINGERPRINT, ScriptedModel
 
 WITHIN_S = 30.0
 HANDBOOK = "# Leave\n\nFull-time employees receive 27 days of paid leave each year.\n"
@@ -360,6 +360,7 @@ async def test_another_answer_replaces_the_first_once(
     stored = await workplace.conversations.answers(before.message_id, audience=audience)
     assert [(one.id, one.current) for one in stored] == [(before.id, False), (after.id, True)]
     assert [one.params["temperature"] for one in stored] == [0.0, 0.7]
+    assert [one.params["weights"] for one in stored] == [FINGERPRINT, FINGERPRINT]
     assert "27 days of paid leave" in after.text
     assert after.text != before.text
     # Whoever runs the same job again, after a crash, finds that it was done.

@@ -20,12 +20,13 @@ from feedback.records import voter_name, workspace_name
 from storage.identity import Audience
 from storage.pool import Pool
 from storage.rated import Rated
-from tests.bots.app_process import CHECKOUT, eventually
+from tests.bots.app_process import eventually
 from tests.bots.slack_bot.conftest import Know
 from tests.bots.slack_bot.slack_process import SlackProcess
+from tests.conftest import CHECKOUT
 from tests.e2e.handbook import ANSWER, HANDBOOK, QUESTION
 from tests.e2e.test_slack import AudienceOf, the_answer
-from tests.fakes.scripted_model import ScriptedModel
+from tests.fakes.scripted_model import FINGERPRINT, ScriptedModel
 from tests.fakes.slack_server import SlackServer
 from tests.feedback.argilla_server.conftest import Server
 
@@ -105,6 +106,7 @@ async def test_a_click_is_seen_in_argilla_and_a_curators_word_comes_back_at_once
         await eventually(told, "the vote is seen in Argilla")
         [record] = seen
         assert record["fields"]["question"] == QUESTION
+        assert record["metadata"]["weights"] == FINGERPRINT
         [said] = record["responses"]
         users = (await http.get("/users")).json()["items"]
         [voter] = [user for user in users if user["id"] == said["user_id"]]

@@ -191,7 +191,10 @@ def test_adapter_is_merged_into_its_base(llama: Path, tmp_path: Path) -> None:
         ("base", "tiny-llama"),
         ("adapter", "adapter"),
     ]
-    assert manifest.lineage[1].sha256 == file_sha256(adapter / "adapter_model.safetensors")
+    merged = file_sha256(adapter / "adapter_model.safetensors")
+    assert manifest.lineage[1].sha256 == merged
+    weights = file_sha256(tmp_path / "tuned" / "model.bin")
+    assert manifest.fingerprint == f"float32-{weights[:16]}-{merged[:16]}"
 
 
 @pytest.mark.parametrize("shape", [{"hidden_size": 32}, {"num_hidden_layers": 3}])

@@ -24,6 +24,7 @@ from engine.errors import (
     ModelNotFound,
     PromptTooLong,
 )
+from engine.manifest import Manifest
 from tests.engine.serving import EngineProcess
 
 QUESTION: list[ChatCompletionMessageParam] = [
@@ -94,7 +95,7 @@ async def test_models_and_aliases_are_listed(client: openai.AsyncOpenAI) -> None
 
 
 async def test_a_stream_joins_to_the_whole_answer_and_counts_its_tokens(
-    client: openai.AsyncOpenAI,
+    client: openai.AsyncOpenAI, tiny_model_dir: Path
 ) -> None:
     whole = await client.chat.completions.create(
         model="live",
@@ -103,6 +104,7 @@ async def test_a_stream_joins_to_the_whole_answer_and_counts_its_tokens(
         max_tokens=24,
     )
     assert whole.model == "tiny"
+    assert whole.system_fingerprint == Manifest.read(tiny_model_dir).fingerprint
     assert whole.usage is not None
     assert whole.usage.completion_tokens == 24
     assert whole.choices[0].finish_reason == "length"
@@ -117,6 +119,7 @@ async def test_a_stream_joins_to_the_whole_answer_and_counts_its_tokens(
     chunks = [chunk async for chunk in stream]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
+    assert {chunk.system_fingerprint for chunk in chunks} == {whole.system_fingerprint}
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-2].choices[0].finish_reason == "length"
     assert chunks[-1].choices == []
@@ -472,6 +475,8 @@ async def test_an_upstream_model_is_proxied_with_its_key_and_its_errors(
                 ) as proxied,
             ):
                 assert await answer(proxied) == await answer(direct)
+                named = await proxied.chat.completions.create(model="far", messages=QUESTION)
+                assert (named.system_fingerprint or "").startswith("int8-")
                 with pytest.raises(openai.BadRequestError):
                     await answer(proxied, max_tokens=5000)
                 with pytest.raises(openai.InternalServerError) as unreachable:

@@ -14,6 +14,8 @@ from typing import Any, Self
 from aiohttp import web
 
 NAME = "scripted"
+FINGERPRINT = "int8-scripted"
+"""What it says that it answers with."""
 Script = Callable[[str], str]
 
 
@@ -109,6 +111,7 @@ def _event(delta: dict[str, str], finish: str | None, **more: object) -> bytes:
         "object": "chat.completion.chunk",
         "created": 0,
         "model": NAME,
+        "system_fingerprint": FINGERPRINT,
         "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
         **more,
     }
