@@ -1,18 +1,20 @@
 """Runs: trainings, promotions and rollbacks that somebody asked for.
 
-Who asks only queues a run; training's own worker takes it from the queue.
+Who asks only queues a run; training's own worker takes it from the queue, and tells here how far it
+is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NewType
 from uuid import UUID
 
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from storage.audit import add_entry
-from storage.identity import MemberId, WorkspaceId
+from storage.identity import AnswerId, MemberId, WorkspaceId
 from storage.pool import Pool, one_row
 from storage.queue import defer
 
@@ -22,6 +24,8 @@ TRAINING_QUEUE = "training"
 
 RunId = NewType("RunId", UUID)
 RunKind = Literal["train", "promote", "rollback"]
+RunStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Ending = Literal["succeeded", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +42,68 @@ class StoredRun:
 
     Attributes:
         place: where to report, as the surface wants to be told.
+        stage: what it does at the moment; None before and after.
+        failure, advice: why it failed and what to do about it.
+        result: what came out, in training's words.
+        snapshot_sha256: of the rows it learns from, once they are written down.
     """
 
     id: RunId
+    workspace_id: WorkspaceId
+    member_id: MemberId | None
     kind: RunKind
     parameters: Mapping[str, Any]
-    status: Literal["queued", "running", "succeeded", "failed"]
+    status: RunStatus
     place: Mapping[str, str]
     created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    stage: str | None
+    failure: str | None
+    advice: str | None
+    result: Mapping[str, Any]
+    snapshot_sha256: str | None
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a stage told at one of its steps, such as loss, learning_rate and tokens_per_s."""
+
+    stage: str
+    step: int
+    at: datetime
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """A row that a run learnt from, or held out."""
+
+    row_id: str
+    kind: str
+    split: str
+    basis: str
+    answer_ids: Sequence[AnswerId]
+
+
+_COLUMNS = (
+    "id, workspace_id, member_id, kind, parameters, status, place, created_at, started_at,"
+    " ended_at, stage, failure, advice, result, snapshot_sha256, cancel_requested"
+)
+_ONE = f"SELECT {_COLUMNS} FROM runs WHERE id = %s"  # noqa: S608 - nothing from outside
+_NEWEST = (
+    f"SELECT {_COLUMNS} FROM runs"  # noqa: S608 - nothing from outside
+    " WHERE workspace_id = %s ORDER BY created_at DESC, id LIMIT %s"
+)
+_OF_ROW = (
+    f"SELECT {_COLUMNS} FROM runs"  # noqa: S608 - nothing from outside
+    " WHERE id IN (SELECT run_id FROM run_rows WHERE row_id = %s) ORDER BY created_at"
+)
 
 
 class Runs:
-    """The store of runs."""
+    """The store of runs. All of it may raise StorageUnavailable, safe to retry."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -59,15 +113,15 @@ class Runs:
         recipe: Recipe,
         *,
         workspace_id: WorkspaceId,
-        by: MemberId,
+        by: MemberId | None,
         place: Mapping[str, str],
     ) -> RunId:
         """Store a run, its job and its row in the audit, all or nothing.
 
         Runs of one workspace are done one after another, in the order in which they were queued.
 
-        Raises:
-            StorageUnavailable: nothing was stored; safe to retry.
+        Args:
+            by: who asked; None for a schedule.
         """
         async with self._pool.connection() as connection:
             made = await connection.execute(
@@ -96,22 +150,170 @@ class Runs:
             )
             return run_id
 
-    async def list(self, workspace_id: WorkspaceId, limit: int) -> list[StoredRun]:
+    async def list(self, workspace_id: WorkspaceId, limit: int) -> Sequence[StoredRun]:
         """The newest runs of a workspace, newest first."""
+        return await self._runs(_NEWEST, [workspace_id, limit])
+
+    async def get(self, run_id: RunId) -> StoredRun | None:
+        """A run; None where there is none, or its workspace is gone."""
+        found = await self._runs(_ONE, [run_id])
+        return found[0] if found else None
+
+    async def start(self, run_id: RunId) -> bool:
+        """Mark a run as begun, or begun again; False where it has ended, or is to be cancelled."""
         async with self._pool.connection() as connection:
-            rows = await connection.execute(
-                "SELECT id, kind, parameters, status, place, created_at FROM runs"
-                " WHERE workspace_id = %s ORDER BY created_at DESC, id LIMIT %s",
-                [workspace_id, limit],
+            changed = await connection.execute(
+                "UPDATE runs SET status = 'running', started_at = coalesce(started_at, now())"
+                " WHERE id = %s AND status IN ('queued', 'running') AND NOT cancel_requested",
+                [run_id],
             )
-            return [
-                StoredRun(
-                    id=RunId(row[0]),
-                    kind=row[1],
-                    parameters=row[2],
-                    status=row[3],
-                    place=row[4],
-                    created_at=row[5],
+            return changed.rowcount > 0
+
+    async def learn_from(
+        self, run_id: RunId, *, snapshot_sha256: str, rows: Iterable[RunRow]
+    ) -> None:
+        """Note which rows a run learns from; the same again changes nothing."""
+        values = [
+            [run_id, row.row_id, row.kind, row.split, row.basis, list(row.answer_ids)]
+            for row in rows
+        ]
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE runs SET snapshot_sha256 = %s WHERE id = %s", [snapshot_sha256, run_id]
+            )
+            await connection.cursor().executemany(
+                "INSERT INTO run_rows (run_id, row_id, kind, split, basis, answer_ids)"
+                " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                values,
+            )
+
+    async def tell(
+        self,
+        run_id: RunId,
+        *,
+        stage: str | None,
+        metrics: Iterable[tuple[str, int, Mapping[str, float]]] = (),
+    ) -> bool:
+        """Store how far a run is.
+
+        Args:
+            metrics: stage, step and values; a step that is told again replaces what was told.
+
+        Returns:
+            Whether somebody asked for the end of the run.
+        """
+        async with self._pool.connection() as connection:
+            await connection.cursor().executemany(
+                "INSERT INTO run_metrics (run_id, stage, step, values) VALUES (%s, %s, %s, %s)"
+                " ON CONFLICT (run_id, stage, step)"
+                " DO UPDATE SET values = run_metrics.values || excluded.values, at = now()",
+                [[run_id, name, step, Jsonb(dict(values))] for name, step, values in metrics],
+            )
+            told = await connection.execute(
+                "UPDATE runs SET stage = coalesce(%s, stage) WHERE id = %s"
+                " RETURNING cancel_requested",
+                [stage, run_id],
+            )
+            row = await told.fetchone()
+            return bool(row and row[0])
+
+    async def metrics(self, run_id: RunId) -> Sequence[Metric]:
+        """What a run told of its steps, in the order of time."""
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(Metric))
+            await cursor.execute(
+                "SELECT stage, step, at, values FROM run_metrics WHERE run_id = %s"
+                " ORDER BY at, stage, step",
+                [run_id],
+            )
+            return await cursor.fetchall()
+
+    async def end(
+        self,
+        run_id: RunId,
+        status: Ending,
+        *,
+        result: Mapping[str, Any] | None = None,
+        failure: str | None = None,
+        advice: str | None = None,
+    ) -> None:
+        """Note how a run ended; the first word counts."""
+        async with self._pool.connection() as connection:
+            ended = await connection.execute(
+                "UPDATE runs SET status = %s, ended_at = now(), stage = NULL, result = %s,"
+                " failure = %s, advice = %s WHERE id = %s AND status IN ('queued', 'running')"
+                " RETURNING workspace_id, member_id, kind",
+                [status, Jsonb(dict(result or {})), failure, advice, run_id],
+            )
+            row = await ended.fetchone()
+            if row is not None:
+                await add_entry(
+                    connection,
+                    workspace_id=row[0],
+                    member_id=row[1],
+                    action=f"{row[2]}_{status}",
+                    subject_id=run_id,
+                    details={},
                 )
-                for row in await rows.fetchall()
+
+    async def cancel(self, run_id: RunId, *, by: MemberId | None) -> bool:
+        """Ask for the end of a run; one that waits ends at once. False where it has ended."""
+        async with self._pool.connection() as connection:
+            asked = await connection.execute(
+                "UPDATE runs SET cancel_requested = true,"
+                " status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END,"
+                " ended_at = CASE status WHEN 'queued' THEN now() END"
+                " WHERE id = %s AND status IN ('queued', 'running') RETURNING workspace_id",
+                [run_id],
+            )
+            row = await asked.fetchone()
+            if row is None:
+                return False
+            await add_entry(
+                connection,
+                workspace_id=row[0],
+                member_id=by,
+                action="run_cancelled",
+                subject_id=run_id,
+                details={},
+            )
+            return True
+
+    async def rows_of_answer(self, answer_id: AnswerId) -> Sequence[tuple[RunId, RunRow]]:
+        """The rows that an answer's ratings became, with the runs that learnt from them."""
+        return await self._rows(
+            "SELECT run_id, row_id, kind, split, basis, answer_ids FROM run_rows"
+            " WHERE answer_ids @> ARRAY[%s]::uuid[] ORDER BY run_id, row_id",
+            answer_id,
+        )
+
+    async def rows_of_run(self, run_id: RunId) -> Sequence[tuple[RunId, RunRow]]:
+        """The rows that a run learnt from or held out."""
+        return await self._rows(
+            "SELECT run_id, row_id, kind, split, basis, answer_ids FROM run_rows"
+            " WHERE run_id = %s ORDER BY row_id",
+            run_id,
+        )
+
+    async def of_row(self, row_id: str) -> Sequence[StoredRun]:
+        """The runs that met a row, oldest first."""
+        return await self._runs(_OF_ROW, [row_id])
+
+    async def _rows(self, query: str, argument: UUID) -> Sequence[tuple[RunId, RunRow]]:
+        async with self._pool.connection() as connection:
+            found = await connection.execute(query, [argument])
+            return [
+                (
+                    RunId(row[0]),
+                    RunRow(
+                        row_id=row[1], kind=row[2], split=row[3], basis=row[4], answer_ids=row[5]
+                    ),
+                )
+                for row in await found.fetchall()
             ]
+
+    async def _runs(self, query: str, arguments: Sequence[object]) -> Sequence[StoredRun]:
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(StoredRun))
+            await cursor.execute(query, arguments)
+            return await cursor.fetchall()

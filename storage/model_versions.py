@@ -1,0 +1,281 @@
+"""Versions of a workspace's model: which there are, which answers, and which did before.
+
+A version belongs to the workspace whose ratings made it: what it may have learnt there must not
+reach anybody else. At most one is live and at most one is tried on a share of the threads.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NewType
+from uuid import UUID
+
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from storage.audit import add_entry
+from storage.identity import MemberId, WorkspaceId
+from storage.pool import Connection, Pool, one_row
+from storage.runs import RunId
+
+VersionId = NewType("VersionId", UUID)
+VersionStatus = Literal["candidate", "canary", "live", "retired", "rejected", "rolled_back"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """One version.
+
+    Attributes:
+        name: by which the engine knows it.
+        parent_id: the version that was live when it was trained.
+        directory: of the quantized model.
+        sha256: of its weights.
+        gate: what was measured and decided, in training's words.
+        share: of the threads that it answers while it is tried, 0 to 1.
+    """
+
+    id: VersionId
+    workspace_id: WorkspaceId
+    number: int
+    name: str
+    run_id: RunId | None
+    parent_id: VersionId | None
+    directory: str
+    sha256: str
+    snapshot_sha256: str
+    recipe: Mapping[str, Any]
+    gate: Mapping[str, Any]
+    status: VersionStatus
+    share: float
+    created_at: datetime
+    status_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """Which versions answer a workspace.
+
+    Attributes:
+        live: the version for everybody; None = the model that the settings name.
+        canary: the version that is tried; None = none.
+    """
+
+    live: ModelVersion | None
+    canary: ModelVersion | None
+
+
+_COLUMNS = (
+    "id, workspace_id, number, name, run_id, parent_id, directory, sha256, snapshot_sha256, recipe,"
+    " gate, status, share, created_at, status_at"
+)
+_ALL = (
+    f"SELECT {_COLUMNS} FROM model_versions"  # noqa: S608 - nothing from outside
+    " WHERE workspace_id = %s ORDER BY number DESC"
+)
+_ONE = f"SELECT {_COLUMNS} FROM model_versions WHERE id = %s"  # noqa: S608 - likewise
+_OF_RUN = f"SELECT {_COLUMNS} FROM model_versions WHERE run_id = %s"  # noqa: S608 - likewise
+_SERVING = (
+    f"SELECT {_COLUMNS} FROM model_versions"  # noqa: S608 - likewise
+    " WHERE workspace_id = %s AND status IN ('live', 'canary')"
+)
+_EVERYWHERE = (
+    f"SELECT {_COLUMNS} FROM model_versions"  # noqa: S608 - likewise
+    " WHERE status IN ('live', 'canary') ORDER BY workspace_id"
+)
+
+
+class ModelVersions:
+    """The store of versions. All of it may raise StorageUnavailable, safe to retry."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def next_number(self, workspace_id: WorkspaceId) -> int:
+        """The number that the next version will have, 1 for the first."""
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT coalesce(max(number), 0) + 1 FROM model_versions WHERE workspace_id = %s",
+                [workspace_id],
+            )
+            return int((await one_row(found))[0])
+
+    async def add(
+        self,
+        *,
+        workspace_id: WorkspaceId,
+        number: int,
+        name: str,
+        run_id: RunId,
+        parent_id: VersionId | None,
+        directory: Path,
+        sha256: str,
+        snapshot_sha256: str,
+        recipe: Mapping[str, Any],
+        gate: Mapping[str, Any],
+        accepted: bool,
+    ) -> ModelVersion:
+        """Store what a run made; a run makes one version, however often it is told.
+
+        Args:
+            accepted: whether the gate lets it answer anybody.
+        """
+        async with self._pool.connection() as connection:
+            known = await _one(connection, _OF_RUN, run_id)
+            if known is not None:
+                return known
+            status = "candidate" if accepted else "rejected"
+            added = await connection.execute(
+                "INSERT INTO model_versions (workspace_id, number, name, run_id, parent_id,"
+                " directory, sha256, snapshot_sha256, recipe, gate, status)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+                [
+                    *(workspace_id, number, name, run_id, parent_id, str(directory), sha256),
+                    *(snapshot_sha256, Jsonb(dict(recipe)), Jsonb(dict(gate)), status),
+                ],
+            )
+            version_id = VersionId((await one_row(added))[0])
+            await _note(connection, workspace_id, None, f"version_{status}", version_id, {})
+            made = await _one(connection, _ONE, version_id)
+            assert made is not None  # noqa: S101 - inserted two lines above
+            return made
+
+    async def list(self, workspace_id: WorkspaceId) -> list[ModelVersion]:
+        """Every version of a workspace, newest first."""
+        async with self._pool.connection() as connection:
+            return await _many(connection, _ALL, [workspace_id])
+
+    async def get(self, version_id: VersionId) -> ModelVersion | None:
+        """A version; None where there is none."""
+        async with self._pool.connection() as connection:
+            return await _one(connection, _ONE, version_id)
+
+    async def of_run(self, run_id: RunId) -> ModelVersion | None:
+        """What a run made; None where it made nothing."""
+        async with self._pool.connection() as connection:
+            return await _one(connection, _OF_RUN, run_id)
+
+    async def serving(self, workspace_id: WorkspaceId) -> Serving:
+        """Which versions answer a workspace now."""
+        async with self._pool.connection() as connection:
+            found = {
+                each.status: each for each in await _many(connection, _SERVING, [workspace_id])
+            }
+            return Serving(live=found.get("live"), canary=found.get("canary"))
+
+    async def serving_everywhere(self) -> Sequence[ModelVersion]:
+        """The versions that answer anybody, of all workspaces."""
+        async with self._pool.connection() as connection:
+            return await _many(connection, _EVERYWHERE, [])
+
+    async def start_canary(self, version_id: VersionId, *, share: float) -> None:
+        """Try a candidate on a share of the threads; one that was tried is a candidate again."""
+        async with self._pool.connection() as connection:
+            version = await _locked(connection, version_id)
+            await connection.execute(
+                "UPDATE model_versions SET status = 'candidate', share = 0, status_at = now()"
+                " WHERE workspace_id = %s AND status = 'canary' AND id <> %s",
+                [version.workspace_id, version_id],
+            )
+            await connection.execute(
+                "UPDATE model_versions SET status = 'canary', share = %s, status_at = CASE status"
+                " WHEN 'canary' THEN status_at ELSE now() END WHERE id = %s",
+                [share, version_id],
+            )
+            await _note(
+                connection,
+                version.workspace_id,
+                None,
+                "canary_started",
+                version_id,
+                {"share": share},
+            )
+
+    async def promote(self, version_id: VersionId, *, by: MemberId | None) -> None:
+        """Let a version answer the whole workspace; the one that did is retired."""
+        async with self._pool.connection() as connection:
+            version = await _locked(connection, version_id)
+            await connection.execute(
+                "UPDATE model_versions SET status = 'retired', share = 0, status_at = now()"
+                " WHERE workspace_id = %s AND status = 'live' AND id <> %s",
+                [version.workspace_id, version_id],
+            )
+            await connection.execute(
+                "UPDATE model_versions SET status = 'live', share = 0, status_at = now()"
+                " WHERE id = %s AND status <> 'live'",
+                [version_id],
+            )
+            await _note(connection, version.workspace_id, by, "version_promoted", version_id, {})
+
+    async def roll_back(
+        self, version_id: VersionId, *, to: VersionId | None, by: MemberId | None, why: str
+    ) -> None:
+        """Take a version out of service.
+
+        Args:
+            to: the version that answers instead, where it was live; None = the settings' model.
+            why: in words, for the audit.
+        """
+        async with self._pool.connection() as connection:
+            version = await _locked(connection, version_id)
+            await connection.execute(
+                "UPDATE model_versions SET status = 'rolled_back', share = 0, status_at = now()"
+                " WHERE id = %s",
+                [version_id],
+            )
+            if to is not None:
+                await connection.execute(
+                    "UPDATE model_versions SET status = 'live', status_at = now() WHERE id = %s",
+                    [to],
+                )
+            await _note(
+                connection,
+                version.workspace_id,
+                by,
+                "version_rolled_back",
+                version_id,
+                {"why": why, "to": str(to) if to else None},
+            )
+
+
+async def _locked(connection: Connection, version_id: VersionId) -> ModelVersion:
+    """The version, while nobody else changes what answers its workspace."""
+    version = await _one(connection, _ONE, version_id)
+    if version is None:
+        raise LookupError(f"there is no version {version_id}")
+    await connection.execute(
+        "SELECT FROM workspaces WHERE id = %s FOR NO KEY UPDATE", [version.workspace_id]
+    )
+    return version
+
+
+async def _note(
+    connection: Connection,
+    workspace_id: WorkspaceId,
+    by: MemberId | None,
+    action: str,
+    version_id: VersionId,
+    details: Mapping[str, Any],
+) -> None:
+    await add_entry(
+        connection,
+        workspace_id=workspace_id,
+        member_id=by,
+        action=action,
+        subject_id=version_id,
+        details=details,
+    )
+
+
+async def _one(connection: Connection, query: str, argument: UUID) -> ModelVersion | None:
+    found = await _many(connection, query, [argument])
+    return found[0] if found else None
+
+
+async def _many(
+    connection: Connection, query: str, arguments: Sequence[object]
+) -> list[ModelVersion]:
+    cursor = connection.cursor(row_factory=class_row(ModelVersion))
+    await cursor.execute(query, arguments)
+    return await cursor.fetchall()
