@@ -18,12 +18,12 @@ from typing import Protocol
 from bots import replies
 from bots.file_status import FileNote, FileStatus
 from bots.ingest_status import SETTLED, describe, follow
-from bots.outages import outlive_outages
 from bots.workplace import Workplace
 from storage.documents import Owner
 from storage.errors import DocumentNotFound, DocumentRejected
 from storage.identity import Audience, DocumentId
 from storage.jobs import RetryLater
+from storage.outages import outlive_outages
 from storage.queue import OUTAGES
 from storage.shared_files import FileJob, SharedFile, SharedFiles, run_files
 

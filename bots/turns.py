@@ -29,7 +29,6 @@ from bots.messages import (
     Remark,
     TurnEvent,
 )
-from bots.outages import outlive_outages
 from bots.streams import watch
 from bots.workplace import Workplace
 from engine.errors import (
@@ -51,6 +50,7 @@ from storage.jobs import (
     run_turns,
     stop_requests,
 )
+from storage.outages import outlive_outages
 from storage.queue import end
 
 MAX_PENDING = 256

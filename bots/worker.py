@@ -13,7 +13,6 @@ import numpy as np
 import stamina
 from numpy.typing import NDArray
 
-from bots.outages import outlive_outages
 from bots.settings import Settings
 from bots.workplace import engine_client
 from engine.client import EngineClient
@@ -27,6 +26,7 @@ from storage.identity import DocumentId
 from storage.ingest import CountsTokens, ingest
 from storage.jobs import run_worker, until_stopped
 from storage.messages import forget_claims
+from storage.outages import outlive_outages
 from storage.pool import Pool, open_pool
 from storage.queue import end
 

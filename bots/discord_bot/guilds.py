@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import discord
 
 from bots.discord_bot.context import DIRECT, SURFACE, DiscordContext
-from bots.outages import outlive_outages
+from storage.outages import outlive_outages
 
 
 async def added(context: DiscordContext, guild: discord.Guild) -> None:
