@@ -31,7 +31,8 @@ from feedback.own_process import in_own_process
 from feedback.records import (
     DATASETS,
     LAYOUTS,
-    MIN_SUBMITTED,
+    MIN_CURATORS,
+    MIN_RESPONSES,
     CurationRecord,
     Property,
     Question,
@@ -289,9 +290,12 @@ class ArgillaClient:
 
     async def _make(self, workspace: str, kinds: Sequence[Kind]) -> dict[Kind, str]:
         """Make data sets, in a process of their own; returns their ids."""
+        status = await self._request("GET", "status")
+        curators = status["search_engine"].get("completed_by") == "curators"
+        completed_by = MIN_CURATORS if curators else MIN_RESPONSES
         try:
             return await in_own_process(
-                MAKE_S, make_datasets, self.url, self._api_key, workspace, kinds
+                MAKE_S, make_datasets, self.url, self._api_key, workspace, kinds, completed_by
             )
         except (TimeoutError, BrokenProcessPool) as error:
             raise ArgillaUnavailable(
@@ -383,8 +387,13 @@ class ArgillaClient:
         return found
 
 
-def make_datasets(url: str, api_key: str, workspace: str, kinds: Sequence[Kind]) -> dict[Kind, str]:
+def make_datasets(
+    url: str, api_key: str, workspace: str, kinds: Sequence[Kind], completed_by: int
+) -> dict[Kind, str]:
     """Make data sets with the SDK, which this process then holds; returns their ids.
+
+    Args:
+        completed_by: responses that complete a record.
 
     Raises:
         FeedbackError: as the client's methods.
@@ -397,7 +406,9 @@ def make_datasets(url: str, api_key: str, workspace: str, kinds: Sequence[Kind])
         try:
             with _mapped():
                 client = rg.Argilla(api_url=url, api_key=api_key, trust_env=False)
-                return {kind: _make_dataset(rg, client, workspace, kind) for kind in kinds}
+                return {
+                    kind: _make_dataset(rg, client, workspace, kind, completed_by) for kind in kinds
+                }
         except ArgillaError as error:
             raise _of_status(getattr(error, "status_code", 401), str(error)) from None
 
@@ -405,7 +416,7 @@ def make_datasets(url: str, api_key: str, workspace: str, kinds: Sequence[Kind])
 # -- What Argilla calls what we have --------------------------------------------------------------
 
 
-def _make_dataset(rg: Any, client: Any, workspace: str, kind: Kind) -> str:
+def _make_dataset(rg: Any, client: Any, workspace: str, kind: Kind, completed_by: int) -> str:
     layout = LAYOUTS[kind]
     settings = rg.Settings(
         guidelines=layout.guidelines,
@@ -415,7 +426,7 @@ def _make_dataset(rg: Any, client: Any, workspace: str, kind: Kind) -> str:
         ],
         questions=[_asked(rg, question) for question in layout.questions],
         metadata=[_property(rg, name, what) for name, what in layout.metadata.items()],
-        distribution=rg.TaskDistribution(min_submitted=MIN_SUBMITTED),
+        distribution=rg.TaskDistribution(min_submitted=completed_by),
     )
     dataset = rg.Dataset(name=DATASETS[kind], workspace=workspace, settings=settings, client=client)
     return str(dataset.create().id)

@@ -5,6 +5,7 @@ telling Argilla twice is telling it once. Nobody is named: people are their pseu
 the answer in full (the served prompt, the parameters) stays in our database under the record's id.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -27,8 +28,11 @@ UNKNOWN: Final = "unknown"
 NO_SOURCES: Final = "(no sources)"
 VOTER: Final = "voter-"
 """How the names of Argilla users begin who stand for members; everybody else is a curator."""
-MIN_SUBMITTED: Final = 3
-"""Responses, of people or curators, after which Argilla counts a record as completed."""
+MIN_CURATORS: Final = 1
+"""Curators whose response completes a record in our own Argilla."""
+MIN_RESPONSES: Final = 100
+"""The same where Argilla counts members' ratings too: what it counts as completed leaves the queue
+of every curator, so it should be more than rate one answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,8 @@ _METADATA: Final[Mapping[str, Property]] = {
     "help": "terms",
     "finish": "terms",
     "characters": "integer",
+    "raters": "integer",
+    "agreement": "integer",
 }
 LAYOUTS: Final[Mapping[Kind, Layout]] = {
     "answer": Layout(
@@ -164,7 +170,7 @@ def of_answer(answer: RatedAnswer) -> CurationRecord | None:
             "sources": sources_shown(answer),
             "answer": _shown(answer.text),
         },
-        metadata=_metadata(answer, consents),
+        metadata=_metadata(answer, consents) | _agreement([vote.value for vote in answer.votes]),
         responses=tuple(Response(voter=voter, values=values) for voter, values in said.items()),
     )
 
@@ -182,6 +188,7 @@ def of_comparison(comparison: RatedComparison) -> CurationRecord | None:
             "b": _shown(right.text),
         },
         metadata=_metadata(left, [each.consent for each in comparison.judgements])
+        | _agreement([each.winner for each in comparison.judgements])
         | {"model_b": right.model, "weights_b": right.weights or UNKNOWN},
         responses=tuple(
             Response(voter=each.voter, values={"preference": PREFERENCES[each.winner]})
@@ -210,6 +217,17 @@ def _metadata(answer: RatedAnswer, consents: Sequence[bool]) -> dict[str, Any]:
         "finish": answer.finish_reason,
         "characters": len(answer.text),
     }
+
+
+def _agreement(said: Sequence[object]) -> dict[str, int]:
+    """How many rated, and how many in a hundred of them say what most say: to sort and filter by.
+
+    Argilla itself has no view of agreement.
+    """
+    if not said:
+        return {}
+    [(_, most)] = Counter(said).most_common(1)
+    return {"raters": len(said), "agreement": round(100 * most / len(said))}
 
 
 def _shown(text: str) -> str:

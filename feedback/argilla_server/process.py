@@ -18,6 +18,7 @@ from engine.errors import SettingsInvalid
 from feedback.argilla_server import credentials
 from feedback.argilla_server.environment import environment_folder, prepare, redis_server
 from feedback.argilla_server.errors import ArgillaUnusable
+from feedback.records import VOTER
 from feedback.settings import ArgillaSettings
 from storage.databases import ensure_database
 from storage.embedded import database_url
@@ -122,6 +123,7 @@ def _argilla_variables(settings: ArgillaSettings, home: Path) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "TMPDIR": str(scratch),
+        "PARLEY_ARGILLA_MEMBER": VOTER,
         "PARLEY_ARGILLA_USERNAME": settings.username,
         "PARLEY_ARGILLA_PASSWORD": credentials.password(settings, home),
         "PARLEY_ARGILLA_API_KEY": credentials.api_key(settings, home),

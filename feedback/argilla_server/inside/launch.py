@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bulk_writes
+import curators
 import sql_search  # noqa: F401 (registers the search engine)
 import uvicorn
 from alembic import command
@@ -189,6 +190,7 @@ def main() -> int:
     )
     keep_pages_at_home()
     bulk_writes.set_up()
+    curators.set_up(member=_setting("MEMBER"))
     gc.freeze()
     family = Family()
     pid = family.fork(prepare)

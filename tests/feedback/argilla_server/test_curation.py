@@ -13,10 +13,10 @@ from feedback.argilla_client import ArgillaClient
 from feedback.curation import Pull
 from feedback.records import workspace_name
 from feedback.relay import Relay
-from storage.identity import Audience
+from storage.identity import Audience, Identities, Keys
 from storage.pool import Pool
 from storage.rated import Rated
-from tests.feedback.argilla_server.conftest import Server
+from tests.feedback.argilla_server.conftest import Server, named
 from tests.feedback.conftest import Answered, Answers
 from tests.storage.conftest import Team
 
@@ -34,14 +34,18 @@ class Desk:
     answered: Answered
     ana: Audience
 
-    def record(self, name: str) -> str:
-        """Argilla's id of the only record of a data set."""
+    def dataset(self, name: str) -> str:
+        """Argilla's id of a data set."""
         spaces = self.http.get("/me/workspaces").raise_for_status().json()["items"]
         name_there = workspace_name(self.ana.workspace_id)
         (space,) = [each["id"] for each in spaces if each["name"] == name_there]
         sets = self.http.get("/me/datasets", params={"workspace_id": space}).json()["items"]
         (dataset,) = [each["id"] for each in sets if each["name"] == name]
-        (record,) = self.http.get(f"/datasets/{dataset}/records").json()["items"]
+        return str(dataset)
+
+    def record(self, name: str) -> str:
+        """Argilla's id of the only record of a data set."""
+        (record,) = self.http.get(f"/datasets/{self.dataset(name)}/records").json()["items"]
         return str(record["id"])
 
     async def activity(self) -> dict[str, str]:
@@ -133,6 +137,37 @@ async def test_the_relay_alone_makes_nobody_read_a_data_set(
     assert len(before) == 2
     (answer,) = await Rated(pool).answers_of([desk.answered.answers[0]])
     assert len(answer.votes) == 2 and [each.value for each in answer.curations] == [1]
+
+
+async def test_what_many_members_rated_waits_for_a_curator_all_the_same(
+    desk: Desk, feedback: Feedback, pool: Pool, keys: Keys
+) -> None:
+    for name in ("Bob", "Cleo", "Dan"):
+        person = await Identities(pool=pool, keys=keys).resolve(
+            platform="web", workspace="T", channel="general", member=name
+        )
+        voter = replace(desk.ana, member_id=person.member_id)
+        await feedback.vote(answer_id=desk.answered.answers[0], audience=voter, value=-1)
+    await desk.relay.carry()
+    dataset = desk.dataset("answers")
+    waiting = [  # as Argilla's pages ask for what is to be done
+        {"type": "terms", "scope": {"entity": each, "property": "status"}, "values": ["pending"]}
+        for each in ("response", "record")
+    ]
+
+    def queue() -> list[dict[str, Any]]:
+        path = f"/me/datasets/{dataset}/records/search"
+        found = desk.http.post(path, json={"filters": {"type": "and", "and": waiting}})
+        return [item["record"] for item in found.raise_for_status().json()["items"]]
+
+    assert [(each["metadata"]["raters"], each["metadata"]["agreement"]) for each in queue()] == [
+        (4, 75)
+    ]
+    desk.say("answers", rating="bad")
+    assert queue() == []
+    if named() is None:  # elsewhere members count as well
+        progress = desk.http.get(f"/datasets/{dataset}/progress").json()
+        assert (progress["total"], progress["completed"]) == (1, 1)
 
 
 async def test_a_curator_who_is_no_user_any_more_has_said_nothing(
