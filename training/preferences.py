@@ -1,0 +1,80 @@
+"""What the stages share that learn from preferences: measures before and after, and one step."""
+
+import json
+import statistics
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from training import bootstrap
+from training.cores import add_gradients
+from training.plan import write_whole
+from training.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def once(stage: Stage, name: str, measure: Callable[[], Any]) -> Any:
+    """What was measured before the stage's first step; a run that goes on reads it again.
+
+    Args:
+        measure: its result must be of JSON's types.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    file = stage.folder / f"{name}.json"
+    try:
+        return json.loads(file.read_bytes())
+    except FileNotFoundError:
+        found = measure()
+        write_whole(file, json.dumps(found))
+        return found
+
+
+def compared(
+    name: str,
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    groups: Sequence[Hashable] | None = None,
+) -> dict[str, float]:
+    """A measure of held-out rows before and after a stage, with the interval of what was gained.
+
+    Args:
+        before, after: of the same rows, more is better.
+        groups: the question of each row; see `bootstrap.mean`.
+
+    Returns:
+        `held_out_<name>_before`, `held_out_<name>`, `held_out_<name>_gain`, `…_gain_low` and
+        `…_gain_high` (95 %); nothing without rows.
+    """
+    if not before:
+        return {}
+    gain = bootstrap.difference(after, before, groups=groups)
+    whole = f"held_out_{name}"
+    return {
+        f"{whole}_before": statistics.fmean(before),
+        whole: statistics.fmean(after),
+        f"{whole}_gain": gain.value,
+        f"{whole}_gain_low": gain.low,
+        f"{whole}_gain_high": gain.high,
+    }
+
+
+def step_on_cores(
+    trainer: Any, model: Any, inputs: Mapping[str, "Tensor"], parts: Sequence[Mapping[str, Any]]
+) -> "Tensor":
+    """A training step of one of TRL's trainers whose loss is the mean over parts of the batch.
+
+    Args:
+        parts: batches for `trainer.compute_loss`, independent of each other.
+    """
+    tokens = trainer._total_train_tokens + int(inputs["attention_mask"].sum())
+    share = len(parts) * trainer.current_gradient_accumulation_steps
+    model.train()
+    loss = add_gradients(model, lambda part: trainer.compute_loss(model, part) / share, parts)
+    # TRL's own count is not made for several threads.
+    trainer._total_train_tokens = tokens
+    trainer._metrics["train"]["num_tokens"] = [tokens]
+    return loss
