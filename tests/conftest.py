@@ -60,7 +60,13 @@ def postgres_url() -> Iterator[str]:
     # Not below pytest's own folder: every other run of pytest closes that to the server's user.
     with tempfile.TemporaryDirectory(prefix="parley-test-") as home:
         server = EmbeddedPostgres(Path(home))
-        yield server.start()
+        url = server.start()
+        # What a test writes need not survive the machine: nobody waits for the disk.
+        with psycopg.connect(url, autocommit=True) as connection:
+            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
+            connection.execute("SELECT pg_reload_conf()")
+        yield url
         server.stop()
 
 

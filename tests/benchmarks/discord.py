@@ -39,7 +39,11 @@ async def _site(scripted: ScriptedModel | None) -> AsyncIterator["Site"]:
         DiscordServer() as discord,
         ground("discord", discord.home.id, scripted=scripted) as below,
         DiscordProcess(
-            discord, home=below.home, database_url=below.database_url, engine_url=below.engine_url
+            discord,
+            home=below.home,
+            database_url=below.database_url,
+            engine_url=below.engine_url,
+            fresh=True,
         ) as app,
     ):
         yield Site(discord, app, below, mixes=scripted is not None)

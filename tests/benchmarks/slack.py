@@ -33,7 +33,11 @@ async def _site(scripted: ScriptedModel | None) -> AsyncIterator["Site"]:
         SlackServer() as slack,
         ground("slack", slack.home.id, scripted=scripted) as below,
         SlackProcess(
-            slack, home=below.home, database_url=below.database_url, engine_url=below.engine_url
+            slack,
+            home=below.home,
+            database_url=below.database_url,
+            engine_url=below.engine_url,
+            fresh=True,
         ) as app,
     ):
         yield Site(slack, app, below)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from storage.pool import Pool
+from tests.bots.forks import Fork
 
 CHECKOUT = Path(__file__).parents[2]
 START_DEADLINE_S = 60.0
@@ -26,11 +27,20 @@ class AppProcess:
     Args of the constructor:
         verb: what `python -m bots` is told to do.
         home: state folder; the log is in it.
+        fresh: whether it begins as an operator's does, which takes seconds longer: for tests of its
+            start and its memory.
         environment: further settings, as `PARLEY_…` names them.
     """
 
     def __init__(
-        self, verb: str, *, home: Path, database_url: str, engine_url: str, **environment: str
+        self,
+        verb: str,
+        *,
+        home: Path,
+        database_url: str,
+        engine_url: str,
+        fresh: bool = False,
+        **environment: str,
     ) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PARLEY_")}
         self.environment = {
@@ -43,7 +53,8 @@ class AppProcess:
         self._verb = verb
         self.home = home
         self._log = home / f"{verb}.log"
-        self._process: asyncio.subprocess.Process | None = None
+        self.fresh = fresh
+        self._process: asyncio.subprocess.Process | Fork | None = None
 
     async def connected(self, opened: int) -> None:
         """Wait until the platform has a socket of the app besides the first `opened` ones."""
@@ -87,13 +98,16 @@ class AppProcess:
         """
         opened = self.opened
         with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bots", self._verb),
-                cwd=CHECKOUT,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-            )
+            if self.fresh:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "bots", self._verb),
+                    cwd=CHECKOUT,
+                    env=self.environment,
+                    stdout=log,
+                    stderr=log,
+                )
+            else:
+                self._process = await Fork.start(self._verb, environment=self.environment, log=log)
         if not connected:
             return
         ended = asyncio.ensure_future(self._process.wait())

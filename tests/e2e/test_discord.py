@@ -583,9 +583,10 @@ async def test_no_token_and_no_message_text_reaches_the_log(
     assert [word for word in kept if word in app.log] == []
 
 
-async def test_the_idle_app_is_small(discord: DiscordServer, app: DiscordProcess) -> None:
-    await discord.gateway.connected()
-    assert app.resident_mb < RESIDENT_LIMIT_MB
+async def test_the_idle_app_is_small(discord_process: DiscordProcess) -> None:
+    discord_process.fresh = True
+    async with discord_process as app:
+        assert app.resident_mb < RESIDENT_LIMIT_MB
 
 
 async def test_two_processes_of_a_restart_do_not_answer_twice(

@@ -552,9 +552,10 @@ async def test_no_token_and_no_message_text_reaches_the_log(
         assert kept not in log
 
 
-async def test_the_idle_app_is_small(slack: SlackServer, app: SlackProcess) -> None:
-    await slack.sockets.connected()
-    assert app.resident_mb < RESIDENT_LIMIT_MB
+async def test_the_idle_app_is_small(slack_process: SlackProcess) -> None:
+    slack_process.fresh = True
+    async with slack_process as app:
+        assert app.resident_mb < RESIDENT_LIMIT_MB
 
 
 async def test_two_sockets_of_a_restart_do_not_answer_twice(

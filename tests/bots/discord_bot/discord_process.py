@@ -20,6 +20,7 @@ class DiscordProcess(AppProcess):
         home: Path,
         database_url: str,
         engine_url: str,
+        fresh: bool = False,
         **environment: str,
     ) -> None:
         platform = {
@@ -32,6 +33,7 @@ class DiscordProcess(AppProcess):
             home=home,
             database_url=database_url,
             engine_url=engine_url,
+            fresh=fresh,
             **platform | environment,
         )
         self._discord = discord
