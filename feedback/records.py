@@ -25,6 +25,8 @@ UNRATED: Final = "unrated"
 PREFERENCES: Final = {"left": "a", "right": "b", "tie": "tie", "both_bad": "both_bad"}
 UNKNOWN: Final = "unknown"
 """The weights of a model of which its server told nothing."""
+SPLIT: Final = "split"
+"""What most say where no view has more friends than the others."""
 NO_SOURCES: Final = "(no sources)"
 VOTER: Final = "voter-"
 """How the names of Argilla users begin who stand for members; everybody else is a curator."""
@@ -96,6 +98,7 @@ _METADATA: Final[Mapping[str, Property]] = {
     "characters": "integer",
     "raters": "integer",
     "agreement": "integer",
+    "majority": "terms",
 }
 LAYOUTS: Final[Mapping[Kind, Layout]] = {
     "answer": Layout(
@@ -118,7 +121,8 @@ LAYOUTS: Final[Mapping[Kind, Layout]] = {
         ),
         metadata=_METADATA,
         guidelines="Answers that people rated. Submit your own verdict, or the better answer: it "
-        "counts before theirs. Discard what nothing should be learnt from.",
+        "counts before theirs. Discard what nothing should be learnt from. Sort by `agreement` to "
+        "see first what people argue about; `majority` is what most of them say.",
     ),
     "comparison": Layout(
         fields={"question": "Question", "a": "A", "b": "B"},
@@ -133,7 +137,8 @@ LAYOUTS: Final[Mapping[Kind, Layout]] = {
         ),
         metadata={**_METADATA, "model_b": "terms", "weights_b": "terms"},
         guidelines="Two answers that stood side by side, as people saw them. Submit your own "
-        "choice: it counts before theirs. Discard what nothing should be learnt from.",
+        "choice: it counts before theirs. Discard what nothing should be learnt from. Sort by "
+        "`agreement` to see first what people argue about; `majority` is what most of them say.",
     ),
 }
 
@@ -170,7 +175,8 @@ def of_answer(answer: RatedAnswer) -> CurationRecord | None:
             "sources": sources_shown(answer),
             "answer": _shown(answer.text),
         },
-        metadata=_metadata(answer, consents) | _agreement([vote.value for vote in answer.votes]),
+        metadata=_metadata(answer, consents)
+        | _agreement([RATINGS[vote.value] for vote in answer.votes]),
         responses=tuple(Response(voter=voter, values=values) for voter, values in said.items()),
     )
 
@@ -188,7 +194,7 @@ def of_comparison(comparison: RatedComparison) -> CurationRecord | None:
             "b": _shown(right.text),
         },
         metadata=_metadata(left, [each.consent for each in comparison.judgements])
-        | _agreement([each.winner for each in comparison.judgements])
+        | _agreement([PREFERENCES[each.winner] for each in comparison.judgements])
         | {"model_b": right.model, "weights_b": right.weights or UNKNOWN},
         responses=tuple(
             Response(voter=each.voter, values={"preference": PREFERENCES[each.winner]})
@@ -219,15 +225,21 @@ def _metadata(answer: RatedAnswer, consents: Sequence[bool]) -> dict[str, Any]:
     }
 
 
-def _agreement(said: Sequence[object]) -> dict[str, int]:
-    """How many rated, and how many in a hundred of them say what most say: to sort and filter by.
+def _agreement(said: Sequence[str]) -> dict[str, Any]:
+    """How many rated, what most of them say, and how many in a hundred these are.
 
-    Argilla itself has no view of agreement.
+    Argilla's pages show nobody else's responses, and have no view of agreement: by these curators
+    sort and filter.
     """
     if not said:
         return {}
-    [(_, most)] = Counter(said).most_common(1)
-    return {"raters": len(said), "agreement": round(100 * most / len(said))}
+    (word, most), *others = Counter(said).most_common()
+    split = bool(others) and others[0][1] == most
+    return {
+        "raters": len(said),
+        "agreement": round(100 * most / len(said)),
+        "majority": SPLIT if split else word,
+    }
 
 
 def _shown(text: str) -> str:
