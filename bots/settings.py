@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 
 from engine.settings import EngineSettings, ProcessSettings, Section
 from feedback.settings import ArgillaSettings
-from storage.settings import DatabaseSettings, DocumentsSettings, SearchSettings
+from storage.settings import DatabaseSettings, DocumentsSettings, SearchSettings, TrainingSettings
 
 
 class AssistantSettings(Section):
@@ -191,3 +191,4 @@ class Settings(ProcessSettings):
     slack: SlackSettings = Field(default_factory=SlackSettings)
     discord: DiscordSettings = Field(default_factory=DiscordSettings)
     argilla: ArgillaSettings = Field(default_factory=ArgillaSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)

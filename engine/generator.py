@@ -173,6 +173,16 @@ class Generator:
                 del model
                 release_free_memory()
 
+    def score(self, prompt: Sequence[str], answer: Sequence[str]) -> list[float]:
+        """The log-probability of each token of an answer after a prompt, natural logarithm.
+
+        Args:
+            prompt: tokens, at least one.
+            answer: tokens, its end included.
+        """
+        scored = self._model.score_batch([[*prompt, *answer]])[0].log_probs
+        return [float(each) for each in scored[len(scored) - len(answer) :]]
+
     def _run(
         self,
         model: ctranslate2.Generator,

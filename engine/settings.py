@@ -29,7 +29,17 @@ ENV_PREFIX = "PARLEY_"
 CONFIG_VARIABLE = "PARLEY_CONFIG"
 """Names the TOML file; it is not a setting itself. Default: `parley.toml` in the working folder."""
 OTHER_SECTIONS = frozenset(
-    {"argilla", "assistant", "database", "discord", "documents", "search", "slack", "web"}
+    {
+        "argilla",
+        "assistant",
+        "database",
+        "discord",
+        "documents",
+        "search",
+        "slack",
+        "training",
+        "web",
+    }
 )
 """Sections of the rooms above, which a process of the engine alone lets pass. It cannot import what
 they hold, so only their names are checked; every process of theirs checks the rest."""

@@ -1,4 +1,6 @@
-"""The sections of storage: `[database]`, `[documents]` and `[search]`."""
+"""The sections of storage: `[database]`, `[documents]`, `[search]` and `[training]`."""
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -157,3 +159,46 @@ class DocumentsSettings(Section):
             max_characters=self.max_characters,
             max_expanded_bytes=self.max_expanded_mb * 2**20,
         )
+
+
+class TrainingSettings(Section):
+    """`[training]`: what runs may use, and what becomes of the models that they make.
+
+    Why here: bots queue runs and show these settings, training carries runs out, and neither may
+    import the other; what both read of runs lies in storage.
+    """
+
+    base: str | None = Field(
+        None,
+        description="Name of the model of `[engine.models]` that runs train; unset = `engine.live`.",
+    )
+    min_labels: int = Field(
+        50, ge=1, description="Fewest rows to train on; with fewer, a run says so and does nothing."
+    )
+    memory_mb: int = Field(
+        8192, ge=512, description="Most memory of a run; one that needs more fails with advice."
+    )
+    time_limit_h: float = Field(12.0, gt=0, description="Longest time of a run.")
+    judge_url: str | None = Field(
+        None,
+        description="OpenAI-compatible server whose model judges answers for the gate; unset = "
+        "no judge.",
+    )
+    judge_model: str | None = Field(None, description="Name of the judge's model.")
+    judge_api_key: SecretStr | None = Field(
+        None, description="The judge's API key. Environment only."
+    )
+    canary_share: float = Field(
+        0.2, ge=0, le=1, description="Share of threads that a candidate answers; 0 = none."
+    )
+    promote: Literal["ask", "auto"] = Field(
+        "ask",
+        description="What becomes of a candidate whose live votes are better: an administrator is "
+        "asked, or it answers everybody.",
+    )
+    every_new_ratings: int | None = Field(
+        None, ge=1, description="New ratings after which a run is queued by itself; unset = never."
+    )
+    every_hours: float | None = Field(
+        None, gt=0, description="Hours after the last run when the next is queued; unset = never."
+    )

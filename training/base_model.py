@@ -39,8 +39,8 @@ class Reader:
         manifest = Manifest.read(directory, verify=False)
         return cls(manifest=manifest, tokenizer=Tokenizer.read(directory / manifest.tokenizer))
 
-    def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
-        """The ids of a chat, up to where the answer begins.
+    def prompt_tokens(self, messages: Sequence[ChatMessage]) -> list[str]:
+        """The tokens of a chat, up to where the answer begins.
 
         Raises:
             InvalidRequest: the model's template refuses the messages.
@@ -53,12 +53,28 @@ class Reader:
             eos_token=self.manifest.eos_token,
             as_data=self.tokenizer.as_data,
         )
-        return self.tokenizer.ids(self.tokenizer.encode(text))
+        return self.tokenizer.encode(text)
+
+    def answer_tokens(self, text: str) -> list[str]:
+        """The tokens of an answer, its end included: a model that never learns it has no end."""
+        return [*self.tokenizer.encode(self.tokenizer.as_data(text)), self._ends[0]]
+
+    @property
+    def _ends(self) -> tuple[str, ...]:
+        return self.manifest.stop_tokens or (self.manifest.eos_token or "",)
+
+    @property
+    def ends(self) -> list[int]:
+        """The ids that end an answer, as the engine stops at them."""
+        return self.tokenizer.ids(self._ends)
+
+    def prompt(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """The ids of `prompt_tokens`."""
+        return self.tokenizer.ids(self.prompt_tokens(messages))
 
     def answer(self, text: str) -> list[int]:
-        """The ids of an answer, its end included: a model that never learns it talks for ever."""
-        ends = self.manifest.stop_tokens or (self.manifest.eos_token or "",)
-        return self.tokenizer.ids([*self.tokenizer.encode(self.tokenizer.as_data(text)), ends[0]])
+        """The ids of `answer_tokens`."""
+        return self.tokenizer.ids(self.answer_tokens(text))
 
 
 def base_weights(base: Path, *, home: Path) -> Path:

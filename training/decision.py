@@ -35,7 +35,7 @@ class Thresholds:
         min_labels: rows that the model learnt from; fewer teach a LoRA nothing but its noise.
         min_prompts: held-out prompts; below it an interval is wider than any gain to be expected.
         tolerance: of a metric's mean, 0 to 1, that may be lost without proof that it was.
-        max_slower: median latency per new token, candidate over live.
+        max_slower: median time of an answer, candidate over live.
         max_larger: bytes on disk, candidate over live.
     """
 
@@ -136,7 +136,7 @@ def _worse(evidence: Evidence, thresholds: Thresholds) -> tuple[str, ...]:
 def _costly(evidence: Evidence, thresholds: Thresholds) -> tuple[str, ...]:
     reasons = []
     if evidence.slower is not None and evidence.slower > thresholds.max_slower:
-        reasons.append(f"It takes {evidence.slower:.2f} times as long per token.")
+        reasons.append(f"Its answers take {evidence.slower:.2f} times as long.")
     if evidence.larger is not None and evidence.larger > thresholds.max_larger:
         reasons.append(f"It is {evidence.larger:.2f} times as large.")
     return tuple(reasons)

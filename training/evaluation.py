@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from engine.local_chat import LocalChat
 from engine.metrics import Metrics
 from engine.prompt import ChatMessage
 from engine.scheduler import Scheduler
+from training.base_model import Reader
 
 AT_ONCE: Final = 4
 """Answers under way, each with its own deadline; both models are asked under the same load."""
@@ -74,6 +76,28 @@ async def ask(
         )
 
     return list(await asyncio.gather(*(one(prompt) for prompt in prompts)))
+
+
+def likelihoods(
+    directory: Path, pairs: Sequence[tuple[Prompt, str]], *, replicas: int = 2
+) -> list[float]:
+    """Mean log-probability per token of each answer after its prompt, by a quantized model.
+
+    Per token, because the longer of two answers is always the less likely one.
+
+    Raises:
+        ModelCorrupt, ModelUnsupported: the directory is no chat model that its manifest describes.
+        InvalidRequest: its template refuses a prompt.
+    """
+    generator = Generator.load(directory, replicas=replicas)
+    reader = Reader(manifest=generator.manifest, tokenizer=generator.tokenizer)
+
+    def one(pair: tuple[Prompt, str]) -> float:
+        prompt, answer = reader.prompt_tokens(pair[0]), reader.answer_tokens(pair[1])
+        return sum(generator.score(prompt, answer)) / len(answer)
+
+    with ThreadPoolExecutor(replicas) as pool:
+        return list(pool.map(one, pairs))
 
 
 @contextmanager

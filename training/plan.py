@@ -31,6 +31,8 @@ class Plan(BaseModel):
         home: state folder, where the bases' weights are kept.
         parent: name of the version that is live; None = the base itself.
         versions: of the libraries and of Parley that run it.
+        min_labels: rows below which the gate lets nothing pass.
+        memory_mb: most memory of the run's process.
         judge_url, judge_model: an OpenAI-compatible judge for the gate; None = no judge.
     """
 
@@ -46,6 +48,8 @@ class Plan(BaseModel):
     home: Path
     parent: str | None = None
     versions: dict[str, str] = {}
+    min_labels: int = 50
+    memory_mb: int = 8192
     judge_url: str | None = None
     judge_model: str | None = None
 

@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 COMPLETE: Final = "complete"
 """The mark of a checkpoint that is whole."""
 RESULT: Final = "result.json"
-EVENTS: Final = "events.jsonl"
 _ALLOCATION_FAILED: Final = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 ADVICE_ON_MEMORY: Final = (

@@ -1,5 +1,107 @@
-"""What training's tests share with the engine's."""
+"""What training's tests share: tiny models to train, and a team that rated answers."""
 
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from engine.convert import convert
+from engine.settings import EngineSettings
+from feedback import Feedback
+from storage.conversations import Conversations
+from storage.identity import AnswerId, Audience, Keys
+from storage.members import Members
+from storage.places import Places
+from storage.pool import Pool
+from storage.settings import DatabaseSettings, TrainingSettings
+from tests.engine import tiny_models
 from tests.engine.conftest import tiny_model_dir
+from tests.storage.conftest import Team, keys, team
+from training.settings import TrainingProcessSettings
 
-__all__ = ["tiny_model_dir"]
+__all__ = ["keys", "team", "tiny_model_dir"]
+
+MODEL = "tiny"
+
+
+@pytest.fixture(scope="session")
+def trainable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder with a tiny model that is served, and the weights that it came from."""
+    home = tmp_path_factory.mktemp("trainable")
+    weights = tiny_models.write_generator(home / "bases" / MODEL)
+    convert(weights, out=home / "models" / MODEL, name=MODEL)
+    return home
+
+
+@pytest.fixture
+def home(trainable: Path, tmp_path: Path) -> Path:
+    """A copy of it, to write runs into."""
+    home = tmp_path / "home"
+    shutil.copytree(trainable, home, copy_function=os.link)
+    return home
+
+
+@pytest.fixture
+def settings_of(home: Path, database_url: str) -> Callable[..., TrainingProcessSettings]:
+    def make(**training: object) -> TrainingProcessSettings:
+        return TrainingProcessSettings(
+            home=home,
+            database=DatabaseSettings(url=SecretStr(database_url)),
+            engine=EngineSettings(models={MODEL: f"ctranslate2:{MODEL}"}, live=MODEL),
+            training=TrainingSettings(**({"min_labels": 10} | training)),
+        )
+
+    return make
+
+
+Rates = Callable[[int], Awaitable[None]]
+
+
+@pytest.fixture
+def rate(pool: Pool, keys: Keys, team: Team) -> Rates:
+    """Ask so many different questions in the channel, and correct every answer."""
+
+    async def rate(count: int) -> None:
+        audience = team.general
+        assert audience.member_id is not None
+        await Members(pool).set_consent(audience.member_id, True)
+        await Places(pool).save_workspace_settings(
+            audience.workspace_id, {"consent_to_train": True}, by=audience.member_id
+        )
+        conversations, feedback = Conversations(pool=pool, keys=keys), Feedback(pool)
+        for number in range(count):
+            answer = await _answered(conversations, audience, number)
+            text = f"Room {number} is on floor {number % 7}."
+            await feedback.correct(answer_id=answer, audience=audience, text=text)
+
+    return rate
+
+
+async def _answered(conversations: Conversations, audience: Audience, number: int) -> AnswerId:
+    question = f"Where is room {number} {'in the long house ' * (number % 3)}?"
+    message_id, _ = await conversations.accept_question(
+        audience=audience,
+        thread_ref=f"thread {number}",
+        message_ref=f"message {number}",
+        text=question,
+        author_id=audience.member_id,
+        surface="chat",
+        place={},
+    )
+    return await conversations.save_answer(
+        message_id,
+        audience=audience,
+        text=f"Somewhere, {number}.",
+        found=True,
+        finish_reason="stop",
+        model=MODEL,
+        prompt_sha256="ab",
+        prompt_tokens=300,
+        completion_tokens=12,
+        timings_ms={},
+        sources=(),
+        prompt=[{"role": "user", "content": question}],
+    )

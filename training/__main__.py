@@ -1,0 +1,116 @@
+"""Processes of `training`: `python -m training worker`, and what a run and its model need.
+
+Exit codes: 0 done; 2 wrong usage; 3 the run cannot succeed; 69 the database, the engine or the hub
+is away; 78 a setting is wrong; 130 stopped.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from engine.client import EngineClient
+from engine.errors import EngineError, SettingsInvalid
+from engine.kept_secrets import kept_secret
+from engine.logs import configure_logging
+from engine.settings import load_settings
+from storage.embedded import database_url
+from storage.errors import StorageError
+from storage.jobs import until_stopped
+from storage.model_versions import ModelVersions
+from storage.pool import open_pool
+from training.artifact import Form
+from training.errors import TrainingError
+from training.settings import TrainingProcessSettings
+
+EXIT_UNAVAILABLE = 69
+EXIT_CONFIG = 78
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        settings = load_settings(TrainingProcessSettings)
+        configure_logging(level=settings.log_level, form=settings.log_format)
+        code: int = parsed.run(parsed, settings)
+    except SettingsInvalid as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    except (TrainingError, EngineError, StorageError) as error:
+        print(error, getattr(error, "advice", ""), file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    add = verbs.add_parser("worker", help="carry out queued runs until it is stopped")
+    add.set_defaults(run=_worker)
+    add = verbs.add_parser("execute", help="one run's own process; the worker starts it")
+    add.add_argument("folder", type=Path, help="the run's folder")
+    add.set_defaults(run=_execute)
+    add = verbs.add_parser("export", help="copy what a run made, with its model card")
+    add.add_argument("folder", type=Path, help="the run's folder: <home>/runs/<id>")
+    add.add_argument("out", type=Path, help="directory to make")
+    add.add_argument("--form", choices=get_args(Form), default="adapter")
+    add.set_defaults(run=_export)
+    add = verbs.add_parser("push", help="upload what a run made to the Hugging Face Hub")
+    add.add_argument("folder", type=Path, help="the run's folder: <home>/runs/<id>")
+    add.add_argument("repository", help="<organisation>/<name>; made, privately, if missing")
+    add.add_argument("--form", choices=get_args(Form), default="adapter")
+    add.set_defaults(run=_push)
+    return parser
+
+
+def _worker(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
+    asyncio.run(_work(settings))
+    return 0
+
+
+async def _work(settings: TrainingProcessSettings) -> None:
+    from training.serving import ModelSwitch
+    from training.worker import TrainingWorker
+
+    token = kept_secret(settings.engine.admin_token, settings.home / "admin-token")
+    async with (
+        database_url(settings.database, home=settings.home) as url,
+        open_pool(url, settings=settings.database) as pool,
+        EngineClient(url=settings.engine.effective_url, admin_token=token) as engine,
+    ):
+        worker = TrainingWorker(
+            pool=pool,
+            settings=settings,
+            environment=os.environ,
+            switch=ModelSwitch(versions=ModelVersions(pool), engine=engine),
+        )
+        await until_stopped(worker.work())
+
+
+def _execute(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
+    from training.execute import execute
+
+    return execute(parsed.folder, judge_api_key=settings.training.judge_api_key)
+
+
+def _export(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
+    from training.artifact import take_away
+
+    print(take_away(parsed.folder, parsed.out, parsed.form))
+    return 0
+
+
+def _push(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
+    from training.artifact import push
+
+    endpoint = os.environ.get("HF_ENDPOINT")
+    print(push(parsed.folder, parsed.repository, parsed.form, endpoint=endpoint))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""What a run leaves to be served or taken away: adapter, merged weights, the quantized model.
+
+The quantized model is what the gate judges and the engine serves. The others are made when somebody
+asks for them: from the adapter they can be had again at any time.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from engine.convert import convert, export
+from engine.errors import ModelCorrupt
+from engine.manifest import Manifest
+from training.base_model import base_weights
+from training.errors import TrainingError
+from training.plan import Plan
+from training.stage import RESULT, StageResult
+
+logger = logging.getLogger(__name__)
+
+Form = Literal["adapter", "merged", "ctranslate2"]
+MODEL: Final = "model"
+_LIBRARIES: Final[Mapping[Form, str]] = {
+    "adapter": "peft",
+    "merged": "transformers",
+    "ctranslate2": "ctranslate2",
+}
+CARD: Final = "README.md"
+"""Where the Hugging Face Hub looks for a model's card."""
+
+
+def make(
+    plan: Plan,
+    folder: Path,
+    *,
+    weights: Path,
+    adapter: Path,
+    results: Mapping[str, StageResult],
+) -> Path:
+    """Merge and quantize; return the run's model directory, which a run makes once.
+
+    Raises:
+        ModelUnsupported: the model has no counterpart in CTranslate2.
+        ConversionFailed: the disk refuses.
+    """
+    out = folder / MODEL
+    try:
+        if Manifest.read(out).name == plan.name:
+            return out
+    except ModelCorrupt:
+        logger.debug("%s is to be made", out, extra={"action": "artifact_missing"})
+    base = Manifest.read(plan.base, verify=False)
+    convert(
+        weights,
+        out=out,
+        adapter=adapter,
+        name=plan.name,
+        base=base.base,
+        origin=base.source,
+        force=True,
+    )
+    return out
+
+
+def take_away(folder: Path, out: Path, form: Form) -> Path:
+    """Copy what a run made to a new directory, with its model card; return the directory.
+
+    Args:
+        folder: of the run.
+        out: must not exist.
+
+    Raises:
+        TrainingError: the run made no model, or `out` exists.
+        BaseUnusable, ModelUnsupported, ConversionFailed: the weights cannot be merged.
+    """
+    plan = Plan.read(folder)
+    if out.exists():
+        raise TrainingError(f"{out} exists already.", advice="Name another directory.")
+    if not (folder / MODEL).is_dir():
+        raise TrainingError(f"The run {plan.run_id} made no model.")
+    if form == "ctranslate2":
+        shutil.copytree(folder / MODEL, out)
+    elif form == "adapter":
+        shutil.copytree(_adapter(folder), out)
+    else:
+        export(base_weights(plan.base, home=plan.home), out=out, adapter=_adapter(folder))
+    (out / CARD).write_text(card(folder, form), "utf-8")
+    return out
+
+
+def push(folder: Path, repository: str, form: Form, *, endpoint: str | None = None) -> str:
+    """Upload what a run made to the Hugging Face Hub, privately; return the commit's address.
+
+    Args:
+        repository: `<organisation>/<name>`, made if missing.
+        endpoint: another hub than the public one.
+
+    Raises:
+        TrainingError: the hub refuses; the token is read by its client from `HF_TOKEN`.
+    """
+    import tempfile
+
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    hub = HfApi(endpoint=endpoint)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        directory = take_away(folder, Path(work) / form, form)
+        try:
+            hub.create_repo(repository, private=True, exist_ok=True)
+            made = hub.upload_folder(
+                repo_id=repository,
+                folder_path=directory,
+                commit_message=f"Upload {Plan.read(folder).name}",
+            )
+        except (HfHubHTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(
+                f"The hub refuses {repository}: {reason}",
+                advice="Set HF_TOKEN to a token that may write there.",
+            ) from error
+    return str(made.commit_url)
+
+
+def card(folder: Path, form: Form) -> str:
+    """The model card: what it was made of, how, how good it is, and under which licence.
+
+    Nothing of what people wrote is in it: counts and figures only.
+    """
+    plan = Plan.read(folder)
+    base = Manifest.read(plan.base, verify=False)
+    snapshot = _json(plan.snapshot / "manifest.json")
+    gate = _json(folder / "gate.json")
+    rows = "".join(f"| {name} | {count} |\n" for name, count in snapshot.get("rows", {}).items())
+    reasons = "".join(f"- {reason}\n" for reason in gate.get("reasons", []))
+    return f"""---
+license: {base.licence or "other"}
+base_model: {base.source.removeprefix("hf:").partition("@")[0]}
+library_name: {_LIBRARIES[form]}
+tags: [parley, lora]
+---
+
+# {plan.name}
+
+{base.base}, trained on a team's own ratings by Parley. It answers from numbered sources in its
+prompt; it was not made to know anything by heart.
+
+## Data
+
+Snapshot `{plan.snapshot_sha256}`.
+
+| rows | count |
+|---|---|
+{rows}
+## Recipe
+
+```json
+{json.dumps(plan.recipe.model_dump(mode="json"), indent=2)}
+```
+
+Parent: {plan.parent or base.name}. Versions: {json.dumps(plan.versions, sort_keys=True)}.
+
+## Measured
+
+Outcome of the gate: {gate.get("outcome", "not judged")}.
+
+{reasons}
+```json
+{json.dumps(gate.get("figures", {}), indent=2)}
+```
+
+## Licence
+
+{base.licence or "That of the base model, which does not name one."}
+"""
+
+
+def _adapter(folder: Path) -> Path:
+    """The adapter of the last stage that made a policy."""
+    ended = sorted(
+        (int(file.parent.name.partition("-")[0]), file.parent / "adapter")
+        for file in (folder / "stages").glob(f"*/{RESULT}")
+        if not file.parent.name.endswith("-reward")
+    )
+    if not ended:
+        raise TrainingError(f"{folder} holds no adapter.")
+    return ended[-1][1]
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,177 @@
+"""A run's own process: stages, the quantized model, the gate. The only one that imports torch.
+
+`python -m training execute <folder>` begins where the run's folder ends: every part leaves a file
+that says it is done, so a killed run loses the steps since its last checkpoint and nothing else.
+Exit codes: 0 done, `result.json` says what came out; 3 it cannot succeed, `failure.json` says why
+and what to do; 130 it was asked to stop, and goes on when it is started again.
+"""
+
+import json
+import logging
+import resource
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from engine.errors import EngineError
+from engine.manifest import Manifest
+from training import artifact, gate
+from training.base_model import Reader, base_weights
+from training.errors import NotEnoughFeedback, RunCancelled, TrainingError
+from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, FAILURE, LOG, RESULT
+from training.plan import Plan, write_whole
+from training.recipes import StageRecipe, stages_of
+from training.rows import read_rows
+from training.stage import Events, Stage, StageResult, cancelled_by_signal, memory_errors
+
+logger = logging.getLogger(__name__)
+
+
+def execute(folder: Path, *, judge_api_key: SecretStr | None) -> int:
+    """Carry out a run's plan; returns the exit code."""
+    try:
+        plan = Plan.read(folder)
+        _limit_memory(plan.memory_mb)
+        with cancelled_by_signal() as cancelled, memory_errors():
+            events = Events(file=folder / EVENTS)
+            result = _execute(plan, folder, events, cancelled, judge_api_key)
+    except RunCancelled:
+        return EXIT_STOPPED
+    except (TrainingError, EngineError) as error:
+        return _failed(folder, str(error), getattr(error, "advice", ""), type(error).__name__)
+    except OSError as error:
+        return _failed(
+            folder, f"The disk refuses: {error}.", "Make room, then run again.", "OSError"
+        )
+    except Exception:
+        logger.exception("a run broke", extra={"action": "run_broke"})
+        return _failed(
+            folder,
+            "A fault of Parley or its libraries; the run's log says which.",
+            f"See {folder / LOG}.",
+            "Exception",
+        )
+    write_whole(folder / RESULT, json.dumps(result, indent=2, default=str))
+    return 0
+
+
+def _execute(
+    plan: Plan,
+    folder: Path,
+    events: Events,
+    cancelled: Callable[[], bool],
+    judge_api_key: SecretStr | None,
+) -> Mapping[str, Any]:
+    events.tell(stage="prepare", note="Loading the base model.")
+    weights = base_weights(plan.base, home=plan.home)
+    results = _stages(plan, folder, weights, events, cancelled)
+    policy = _policy(results)
+    if policy is None:
+        # A reward model alone answers nobody: there is nothing to judge or to serve.
+        return {"outcome": "no policy", "reasons": [], "stages": _told(results)}
+    events.tell(stage="artifact", note="Merging the adapter and quantizing.")
+    model = artifact.make(plan, folder, weights=weights, adapter=policy, results=results)
+    if cancelled():
+        raise RunCancelled("The run was cancelled.")
+    events.tell(stage="gate", note="Comparing with the model that is live.")
+    report = gate.judge(
+        plan,
+        folder,
+        labels=labels(plan.snapshot),
+        reward_model=_reward(results),
+        judge_api_key=judge_api_key,
+        events=events,
+    )
+    return {
+        "outcome": report.outcome,
+        "reasons": list(report.reasons),
+        "model": str(model),
+        "sha256": Manifest.read(model, verify=False).files["model.bin"].sha256,
+        "gate": report.told(),
+        "stages": _told(results),
+    }
+
+
+def labels(snapshot: Path) -> int:
+    """Rows of a snapshot to learn from, whatever their kind."""
+    return sum(
+        len(read_rows(snapshot, kind, "train")) for kind in ("sft", "preference", "unpaired")
+    )
+
+
+def _stages(
+    plan: Plan, folder: Path, weights: Path, events: Events, cancelled: Callable[[], bool]
+) -> dict[str, StageResult]:
+    """Run the stages that have not ended yet; results of all of them by kind."""
+    results: dict[str, StageResult] = {}
+    recipes = stages_of(plan.recipe)
+    for number, recipe in enumerate(recipes, 1):
+        stage = Stage(
+            kind=recipe.kind,
+            folder=folder / "stages" / f"{number}-{recipe.kind}",
+            weights=weights,
+            reader=Reader.of(plan.base),
+            snapshot=plan.snapshot,
+            events=events,
+            policy=_policy(results),
+            reward_model=_reward(results),
+            cancelled=cancelled,
+        )
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            results[recipe.kind] = stage.result or _run(stage, recipe)
+        except NotEnoughFeedback as error:
+            if len(recipes) == 1:
+                raise
+            stage.note(f"Left out: {error}")
+    if not results:
+        raise NotEnoughFeedback(
+            "There is nothing to learn from for any stage.", advice="Rate and correct more answers."
+        )
+    return results
+
+
+def _run(stage: Stage, recipe: StageRecipe) -> StageResult:
+    if stage.kind == "rloo" and stage.reward_model is None:
+        raise NotEnoughFeedback("There is no reward model, because there were no pairs for one.")
+    # Imported when its turn comes: each brings another trainer.
+    run: Callable[[Stage, StageRecipe], StageResult] = import_module(f"training.{stage.kind}").run
+    result = run(stage, recipe)
+    stage.events.tell(stage=stage.kind, note="Done.", metrics=dict(result.metrics))
+    return result
+
+
+def _policy(results: Mapping[str, StageResult]) -> Path | None:
+    """The adapter of the last stage that made a policy."""
+    adapters = [result.adapter for kind, result in results.items() if kind != "reward"]
+    return adapters[-1] if adapters else None
+
+
+def _reward(results: Mapping[str, StageResult]) -> Path | None:
+    return results["reward"].adapter if "reward" in results else None
+
+
+def _told(results: Mapping[str, StageResult]) -> dict[str, Any]:
+    return {
+        kind: {"rows": result.rows, "metrics": dict(result.metrics)}
+        for kind, result in results.items()
+    }
+
+
+def _limit_memory(memory_mb: int) -> None:
+    """Let an allocation beyond the limit fail, which says more than the kernel's killer does."""
+    limit = memory_mb * 1024 * 1024
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _failed(folder: Path, reason: str, advice: str, kind: str) -> int:
+    logger.error("%s %s", reason, advice, extra={"action": "run_failed"})
+    failure = {"reason": reason, "advice": advice, "kind": kind}
+    write_whole(folder / FAILURE, json.dumps(failure, indent=2))
+    return EXIT_FAILED

@@ -1,0 +1,10 @@
+"""What a run's process leaves, and how it ends; known to the worker, which imports no torch."""
+
+from typing import Final
+
+EXIT_FAILED: Final = 3
+EXIT_STOPPED: Final = 130
+RESULT: Final = "result.json"
+FAILURE: Final = "failure.json"
+EVENTS: Final = "events.jsonl"
+LOG: Final = "log"

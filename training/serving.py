@@ -1,0 +1,140 @@
+"""Which version answers a workspace: tried on a share, promoted, rolled back.
+
+The engine swaps an alias in one step and drops no request; the database says what is meant. The
+engine is told first and the database after it, so whatever a crash leaves half done is done again
+by asking once more.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.client import EngineClient
+from engine.errors import EngineError
+from storage.identity import MemberId, WorkspaceId
+from storage.model_versions import ModelVersion, ModelVersions
+from training.errors import TrainingError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSwitch:
+    """Changes what answers a workspace. All of it may raise StorageUnavailable and EngineError."""
+
+    versions: ModelVersions
+    engine: EngineClient
+
+    async def try_out(self, version: ModelVersion, *, share: float) -> None:
+        """Let a candidate answer a share of the workspace's threads."""
+        await self._load(version)
+        await self.versions.start_canary(version.id, share=share)
+        logger.info("canary started", extra={"action": "canary_started", "model": version.name})
+
+    async def promote(
+        self, workspace_id: WorkspaceId, name: str | None, *, by: MemberId | None
+    ) -> Mapping[str, Any]:
+        """Let a version answer the whole workspace; returns what to tell of it.
+
+        Args:
+            name: of the version; None = the one that is tried, else the newest candidate.
+
+        Raises:
+            TrainingError: there is none that may answer.
+        """
+        version = await self._chosen(workspace_id, name)
+        before = (await self.versions.serving(workspace_id)).live
+        await self._load(version)
+        await self.engine.alias(live_alias(workspace_id), version.name)
+        await self.versions.promote(version.id, by=by)
+        if before is not None and before.id != version.id:
+            logger.info("retired", extra={"action": "version_retired", "model": before.name})
+        logger.info("promoted", extra={"action": "version_promoted", "model": version.name})
+        return {"version": version.name, "before": before.name if before else None}
+
+    async def roll_back(
+        self, workspace_id: WorkspaceId, *, by: MemberId | None, why: str
+    ) -> Mapping[str, Any]:
+        """Take the tried version out of service, or else the live one; returns what to tell.
+
+        Raises:
+            TrainingError: no version answers this workspace.
+        """
+        serving = await self.versions.serving(workspace_id)
+        if serving.canary is not None:
+            await self.versions.roll_back(serving.canary.id, to=None, by=by, why=why)
+            await self._unload(serving.canary)
+            return {"version": serving.canary.name, "now": _name(serving.live), "why": why}
+        if serving.live is None:
+            raise TrainingError("No trained version answers this workspace: nothing to take back.")
+        before = await self._before(serving.live)
+        if before is not None:
+            await self._load(before)
+            await self.engine.alias(live_alias(workspace_id), before.name)
+        await self.versions.roll_back(
+            serving.live.id, to=before.id if before else None, by=by, why=why
+        )
+        await self._unload(serving.live)
+        logger.info("rolled back", extra={"action": "rolled_back", "model": serving.live.name})
+        return {"version": serving.live.name, "now": _name(before), "why": why}
+
+    async def load_serving(self) -> None:
+        """Load every version that answers anybody into an engine that does not know it."""
+        known = {model.name for model in await self.engine.models()}
+        for version in await self.versions.serving_everywhere():
+            if version.name not in known:
+                await self._load(version)
+            if version.status == "live":
+                await self.engine.alias(live_alias(version.workspace_id), version.name)
+
+    async def _chosen(self, workspace_id: WorkspaceId, name: str | None) -> ModelVersion:
+        versions = await self.versions.list(workspace_id)
+        if name is None:
+            ready = [each for each in versions if each.status in ("canary", "candidate")]
+            ready.sort(key=lambda each: (each.status == "canary", each.number), reverse=True)
+            if not ready:
+                raise TrainingError(
+                    "There is no candidate to promote.",
+                    advice="Train one, or name a version: `parley versions` lists them.",
+                )
+            return ready[0]
+        found = next((each for each in versions if name in (each.name, f"v{each.number}")), None)
+        if found is None:
+            known = ", ".join(f"v{each.number}" for each in versions) or "none"
+            raise TrainingError(f"There is no version {name!r}; there are: {known}.")
+        if found.status == "rejected":
+            raise TrainingError(
+                f"The gate rejected {name}.", advice="`parley versions` shows its reasons."
+            )
+        return found
+
+    async def _before(self, version: ModelVersion) -> ModelVersion | None:
+        """The version that answered before, if its model is still there."""
+        retired = [
+            each
+            for each in await self.versions.list(version.workspace_id)
+            if each.status == "retired"
+        ]
+        return max(retired, key=lambda each: each.status_at, default=None)
+
+    async def _load(self, version: ModelVersion) -> None:
+        known = {model.name for model in await self.engine.models()}
+        if version.name not in known:
+            await self.engine.load(version.name, f"ctranslate2:{version.directory}")
+
+    async def _unload(self, version: ModelVersion) -> None:
+        """Free a version's memory; one that cannot be freed now harms nobody."""
+        try:
+            await self.engine.unload(version.name)
+        except EngineError as error:
+            logger.warning("not unloaded: %s", error, extra={"action": "unload_failed"})
+
+
+def live_alias(workspace_id: WorkspaceId) -> str:
+    """The engine's name for whatever answers a workspace."""
+    return f"live-{workspace_id.hex[:12]}"
+
+
+def _name(version: ModelVersion | None) -> str | None:
+    return version.name if version is not None else None

@@ -1,0 +1,43 @@
+"""What `python -m training` reads from the shared `parley.toml`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from engine.settings import EngineSettings, ProcessSettings
+from storage.settings import DatabaseSettings, TrainingSettings
+from training.errors import BaseUnusable
+
+
+class TrainingProcessSettings(ProcessSettings):
+    """The settings of training's worker."""
+
+    model_config = ProcessSettings.model_config | {"extra": "ignore"}
+
+    home: Path = Field(Path(".parley"), description="State folder.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe log record that is written."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Form of the log records.")
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+
+    @property
+    def base_directory(self) -> Path:
+        """Model directory of the base, as the engine serves it.
+
+        Raises:
+            BaseUnusable: the settings name none that is served from here.
+        """
+        name = self.training.base or self.engine.live
+        kind, _, place = self.engine.models.get(name, "").partition(":")
+        directory = (self.home / "models" / place).absolute()
+        if kind != "ctranslate2" or not directory.is_dir():
+            raise BaseUnusable(
+                f"There is no model {name!r} on this machine to train.",
+                advice="Let training.base name a model of engine.models that is "
+                "ctranslate2:<directory>.",
+            )
+        return directory

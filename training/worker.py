@@ -1,0 +1,401 @@
+"""Training's worker: takes runs from the queue, one at a time, and carries them out.
+
+A training runs in a process of its own (`training.execute`), so that whatever it does to memory or
+to itself ends a run and never the worker, which imports no torch. A worker that dies leaves a run
+whose folder says how far it was; the next worker goes on there.
+"""
+
+import asyncio
+import importlib.metadata
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from procrastinate.jobs import Job
+
+from engine.children import die_with_parent, exit_words, open_log, stop_process
+from engine.errors import EngineError
+from feedback import datasets
+from feedback.datasets import Snapshot
+from feedback.rows import Row
+from feedback.rules import Rules
+from storage.errors import StorageError
+from storage.model_versions import ModelVersions
+from storage.outages import outlive_outages
+from storage.pool import Pool
+from storage.queue import Worker
+from storage.runs import RUN, TRAINING_QUEUE, RunId, RunRow, Runs, StoredRun
+from training.decision import Thresholds, enough_labels
+from training.errors import NotEnoughFeedback, TrainingError
+from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, FAILURE, LOG, RESULT
+from training.plan import FILE as PLAN
+from training.plan import Plan
+from training.recipes import Device, Recipe, named, parse
+from training.serving import ModelSwitch
+from training.settings import TrainingProcessSettings
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS: Final = 3
+WATCH_INTERVAL_S: Final = 0.5
+DEATHS: Final = 3
+"""Times that a run's process may die without having made a step, before the run is given up."""
+LIBRARIES: Final = (
+    "parley",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "ctranslate2",
+)
+TOO_MUCH_MEMORY: Final = (
+    "Lower per_device_train_batch_size or max_length, set load_in to 8bit or 4bit, or raise "
+    "training.memory_mb."
+)
+
+
+@dataclass(kw_only=True)
+class TrainingWorker:
+    """Carries out what is queued.
+
+    Attributes:
+        environment: of the runs' processes.
+    """
+
+    pool: Pool
+    settings: TrainingProcessSettings
+    environment: Mapping[str, str]
+    switch: ModelSwitch
+
+    def __post_init__(self) -> None:
+        self.runs = Runs(self.pool)
+        self._versions = ModelVersions(self.pool)
+
+    async def work(self) -> None:
+        """Work until cancelled; outlives outages of the database."""
+        await outlive_outages(self._work, action="training_database_lost")
+
+    async def _work(self) -> None:
+        await Worker(
+            pool=self.pool,
+            queue=TRAINING_QUEUE,
+            tasks=(RUN,),
+            run=self._run,
+            gave_up=self._gave_up,
+            concurrency=1,  # a device serves one run
+            max_attempts=MAX_ATTEMPTS,
+            delete_jobs="always",
+        ).work()
+
+    async def _run(self, job: Job) -> None:
+        run = await self.runs.get(_run_id(job))
+        if run is None:
+            return
+        if not await self.runs.start(run.id):
+            await self.runs.end(run.id, "cancelled")
+            return
+        try:
+            await self._carry_out(run)
+        except (TrainingError, EngineError) as error:
+            advice = getattr(error, "advice", "") or None
+            await self.runs.end(run.id, "failed", failure=str(error), advice=advice)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            await self.runs.end(
+                run.id, "failed", failure=f"The disk refuses: {error}.", advice="Make room."
+            )
+
+    async def _gave_up(self, job: Job, died: bool) -> None:
+        """Tell of a run that broke this worker again and again."""
+        how = "it ended the worker each time" if died else "a fault, which the worker's log names"
+        await self.runs.end(_run_id(job), "failed", failure=f"Given up: {how}.")
+
+    async def _carry_out(self, run: StoredRun) -> None:
+        match run.kind:
+            case "promote":
+                told = await self.switch.promote(
+                    run.workspace_id, run.parameters.get("version"), by=run.member_id
+                )
+                await self.runs.end(run.id, "succeeded", result=told)
+            case "rollback":
+                told = await self.switch.roll_back(
+                    run.workspace_id, by=run.member_id, why="an administrator asked for it"
+                )
+                await self.runs.end(run.id, "succeeded", result=told)
+            case "train":
+                await self._train(run)
+
+    # -- Training ---------------------------------------------------------------------------------
+
+    async def _train(self, run: StoredRun) -> None:
+        folder = self.folder(run.id)
+        if not (folder / PLAN).exists():
+            await self._plan(run, folder)
+        code = await self._execute(run, folder)
+        if code == 0:
+            await self._made(run, folder)
+        elif code == EXIT_FAILED:
+            failure = json.loads((folder / FAILURE).read_bytes())
+            await self.runs.end(
+                run.id, "failed", failure=failure["reason"], advice=failure["advice"] or None
+            )
+        elif code == EXIT_STOPPED:
+            await self.runs.end(run.id, "cancelled")
+
+    def folder(self, run_id: RunId) -> Path:
+        """Where a run keeps everything."""
+        return (self.settings.home / "runs" / str(run_id)).absolute()
+
+    async def _plan(self, run: StoredRun, folder: Path) -> None:
+        """Write down what the run learns from, then how it does.
+
+        Raises:
+            NotEnoughFeedback: there are too few rows to begin.
+            RecipeInvalid, BaseUnusable: the recipe or the settings must be corrected.
+        """
+        await self.runs.tell(run.id, stage="snapshot")
+        recipe = recipe_of(run.parameters)
+        base = self.settings.base_directory
+        rules = Rules(min_voters=int(run.parameters.get("min_voters", 1)))
+        found = await datasets.snapshot(self.pool, workspace_id=run.workspace_id, rules=rules)
+        _require_labels(found, self.settings.training.min_labels)
+        home = self.settings.home.absolute()
+        snapshot = await asyncio.to_thread(datasets.write, found, home / "snapshots")
+        await self.runs.learn_from(
+            run.id, snapshot_sha256=found.sha256, rows=[_run_row(row) for row in found.rows]
+        )
+        live = (await self._versions.serving(run.workspace_id)).live
+        number = await self._versions.next_number(run.workspace_id)
+        training = self.settings.training
+        Plan(
+            run_id=str(run.id),
+            name=f"v{number}-{run.workspace_id.hex[:8]}",
+            recipe=recipe,
+            snapshot=snapshot,
+            snapshot_sha256=found.sha256,
+            base=base,
+            live=Path(live.directory) if live else base,
+            home=home,
+            parent=live.name if live else None,
+            versions=library_versions(),
+            min_labels=training.min_labels,
+            memory_mb=training.memory_mb,
+            judge_url=training.judge_url,
+            judge_model=training.judge_model,
+        ).write(folder)
+
+    async def _execute(self, run: StoredRun, folder: Path) -> int:
+        """Run the run's process until it says how it ended, also if it dies in between."""
+        deaths = 0
+        while True:
+            watched = _Watched(self, run, folder)
+            code = await watched.until_ended()
+            if watched.problem is not None:
+                raise TrainingError(watched.problem, advice=watched.advice)
+            if code in (0, EXIT_FAILED):
+                return code
+            if code == EXIT_STOPPED and watched.cancelled:
+                return code
+            deaths = 1 if watched.made_steps else deaths + 1
+            logger.warning(
+                "the process of a run ended (%s); it goes on from its last checkpoint",
+                exit_words(code),
+                extra={"action": "run_died", "run": str(run.id)},
+            )
+            if deaths >= DEATHS:
+                raise TrainingError(
+                    f"The run's process ended {DEATHS} times without a step ({exit_words(code)}).",
+                    advice=TOO_MUCH_MEMORY
+                    if code == -signal.SIGKILL
+                    else f"Its log says more: {folder / LOG}.",
+                )
+
+    async def _made(self, run: StoredRun, folder: Path) -> None:
+        """Store the version that a run made, and try it where it may answer."""
+        result = json.loads((folder / RESULT).read_bytes())
+        if "model" not in result:
+            await self.runs.end(run.id, "succeeded", result=result)
+            return
+        plan = Plan.read(folder)
+        parents = await self._versions.list(run.workspace_id)
+        parent = next((each for each in parents if each.name == plan.parent), None)
+        version = await self._versions.add(
+            workspace_id=run.workspace_id,
+            number=int(plan.name[1:].partition("-")[0]),
+            name=plan.name,
+            run_id=run.id,
+            parent_id=parent.id if parent else None,
+            directory=Path(result["model"]),
+            sha256=result["sha256"],
+            snapshot_sha256=plan.snapshot_sha256,
+            recipe=plan.recipe.model_dump(mode="json"),
+            gate=result["gate"],
+            accepted=result["outcome"] == "candidate",
+        )
+        if version.status == "candidate" and self.settings.training.canary_share > 0:
+            await self.switch.try_out(version, share=self.settings.training.canary_share)
+        await self.runs.end(run.id, "succeeded", result={**result, "version": plan.name})
+
+
+class _Watched:
+    """A run's process while it runs: its events, its memory, its time, and who wants it to end."""
+
+    def __init__(self, worker: TrainingWorker, run: StoredRun, folder: Path) -> None:
+        self._worker = worker
+        self._run = run
+        self._folder = folder
+        self._events = folder / EVENTS
+        # What an earlier process told is stored already.
+        self._read_to = self._events.stat().st_size if self._events.exists() else 0
+        self.made_steps = False
+        self.cancelled = False
+        self.problem: str | None = None
+        self.advice = ""
+
+    async def until_ended(self) -> int:
+        """Start the process and watch it; returns its exit code.
+
+        Raises:
+            StorageUnavailable: the database went away; the process is stopped.
+        """
+        with open_log(self._folder / LOG) as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "training", "execute", str(self._folder)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(self._worker.environment),
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        ended = asyncio.create_task(process.wait())
+        try:
+            while not ended.done():
+                await asyncio.wait({ended}, timeout=WATCH_INTERVAL_S)
+                await self._tell(process)
+                self._check_limits(process)
+            return await ended
+        finally:
+            ended.cancel()
+            await stop_process(process)
+
+    async def _tell(self, process: asyncio.subprocess.Process) -> None:
+        told = self._new_events()
+        steps = [each for each in told if each.get("values")]
+        self.made_steps = self.made_steps or bool(steps)
+        wants_end = await self._worker.runs.tell(
+            self._run.id,
+            stage=told[-1]["stage"] if told else None,
+            metrics=[(each["stage"], each["step"], _values(each)) for each in steps],
+        )
+        if wants_end and not self.cancelled and process.returncode is None:
+            self.cancelled = True
+            process.terminate()
+
+    def _new_events(self) -> list[dict[str, Any]]:
+        if not self._events.exists():
+            return []
+        with self._events.open("rb") as file:
+            file.seek(self._read_to)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read_to += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def _check_limits(self, process: asyncio.subprocess.Process) -> None:
+        """End a process that takes more than its share.
+
+        The process limits its own allocations; what it maps otherwise is seen here.
+        """
+        training = self._worker.settings.training
+        started = self._run.started_at
+        used_s = time.time() - started.timestamp() if started is not None else 0.0
+        if used_s > training.time_limit_h * 3600:
+            self.problem = f"The run took longer than {training.time_limit_h:g} hours."
+            self.advice = "Lower num_train_epochs or set max_steps, or raise training.time_limit_h."
+        elif _resident_mb(process.pid) > training.memory_mb:
+            self.problem = f"The run needed more than {training.memory_mb} MB of memory."
+            self.advice = TOO_MUCH_MEMORY
+        if self.problem is not None and process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def recipe_of(parameters: Mapping[str, Any]) -> Recipe:
+    """The recipe that somebody asked for: a shipped one by name, or all of its fields.
+
+    Raises:
+        RecipeInvalid: there is none of that name, or a field is impossible.
+    """
+    asked = parameters.get("recipe", "sft")
+    if isinstance(asked, Mapping):
+        return parse(asked)
+    return named(str(asked), _device())
+
+
+def _device() -> Device:
+    """Whether there is a GPU, without importing torch into the worker."""
+    return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what a run computes with, as far as it is installed."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _require_labels(found: Snapshot, min_labels: int) -> None:
+    labels = sum(row.split == "train" for row in found.rows)
+    too_few = enough_labels(labels, Thresholds(min_labels=min_labels))
+    if too_few is None:
+        return
+    left_out = "; ".join(f"{reason}: {count}" for reason, count in found.left_out.items())
+    raise NotEnoughFeedback(
+        f"Not enough feedback: {too_few.reasons[0]}",
+        advice=f"Left out: {left_out}." if left_out else "Rate and correct more answers.",
+    )
+
+
+def _run_row(row: Row) -> RunRow:
+    return RunRow(
+        row_id=row.id,
+        kind=row.kind,
+        split=row.split,
+        basis=row.basis,
+        answer_ids=list(row.answer_ids),
+    )
+
+
+def _values(event: Mapping[str, Any]) -> dict[str, float]:
+    """What a step told, with how far it is: whoever watches needs nothing else."""
+    progress = {"of_steps": event["of_steps"], "eta_s": event["eta_s"]}
+    known = {key: float(value) for key, value in progress.items() if value is not None}
+    return {**event["values"], **known}
+
+
+def _resident_mb(pid: int) -> float:
+    """Resident memory of a process that may be gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _run_id(job: Job) -> RunId:
+    return RunId(UUID(str(job.task_kwargs["run_id"])))
