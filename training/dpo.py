@@ -4,19 +4,16 @@ The reference is the policy that the stage begins with, the SFT policy in a pipe
 of the pairs is computed once, before the first step, so no second model is held.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from training.base_model import Reader, load_policy, load_tokenizer
 from training.errors import NotEnoughFeedback
-from training.preferences import compared, once, step_on_cores
+from training.preferences import compared, once, single_pairs, step_on_cores
 from training.recipes import DpoRecipe
 from training.rows import TrainingRow, read_rows
 from training.shared_prompt import Group, Scorer
 from training.stage import Stage, StageResult, arguments, train
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def run(stage: Stage, recipe: DpoRecipe) -> StageResult:
@@ -152,15 +149,3 @@ def trainer_of(
     )
     trainer.precompute_ref_logps = True  # they come with the rows, not from TRL's own pass
     return trainer
-
-
-def single_pairs(batch: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]]:
-    """The pairs of a batch as batches of one; the first half of a batch holds the preferred."""
-    count = len(batch["ref_chosen_logps"])
-    return [
-        {
-            key: values[number::count] if len(values) > count else values[number : number + 1]
-            for key, values in batch.items()
-        }
-        for number in range(count)
-    ]

@@ -78,3 +78,20 @@ def step_on_cores(
     trainer._total_train_tokens = tokens
     trainer._metrics["train"]["num_tokens"] = [tokens]
     return loss
+
+
+def single_pairs(batch: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]]:
+    """The pairs of a batch as batches of one.
+
+    Args:
+        batch: of TRL's collators: tensors of N, one for each pair, or of 2 N, of which the first
+            half are the preferred answers.
+    """
+    count = len(batch["input_ids"]) // 2
+    return [
+        {
+            key: values[number::count] if len(values) > count else values[number : number + 1]
+            for key, values in batch.items()
+        }
+        for number in range(count)
+    ]

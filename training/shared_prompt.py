@@ -209,9 +209,22 @@ class Scorer:
             is_prompt = mask[row].bool() & ~is_answer
             rows_of.setdefault(tuple(ids[row][is_prompt].tolist()), []).append(row)
             answers.append(ids[row][is_answer].tolist())
+        groups = [
+            Group(prompt=list(prompt), answers=[answers[row] for row in rows])
+            for prompt, rows in rows_of.items()
+        ]
         found: dict[int, Tensor] = {}
-        for prompt, rows in rows_of.items():
-            group = Group(prompt=list(prompt), answers=[answers[row] for row in rows])
-            logits = of_each_answer(self._logits, group, shared=self.shared)
+        for rows, logits in zip(rows_of.values(), self._of_groups(groups), strict=True):
             found.update(zip(rows, logits, strict=True))
         return [found[row] for row in range(len(ids))]
+
+    def _of_groups(self, groups: Sequence[Group]) -> "list[list[Tensor]]":
+        """Scores for each group's answers; without gradients, groups are computed at once."""
+        import torch
+
+        def of(group: Group) -> "list[Tensor]":
+            return of_each_answer(self._logits, group, shared=self.shared)
+
+        if torch.is_grad_enabled():
+            return [of(group) for group in groups]
+        return map_on_cores(torch.no_grad()(of), groups)

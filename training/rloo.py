@@ -1,0 +1,276 @@
+"""Online learning: the policy answers real prompts, and what the reward model likes gets likelier.
+
+REINFORCE with the other answers to the same prompt as baseline (Ahmadian et al. 2024,
+arxiv.org/abs/2402.14740). Rewards pay for the divergence from the policy that the stage begins
+with. A reward model can be fooled, most often by length: a stage whose answers grow past the
+recipe's limit while they earn more ends there, and says so.
+"""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, Final
+
+from training.base_model import load_policy, load_tokenizer
+from training.cores import add_gradients, map_on_cores
+from training.errors import NotEnoughFeedback, RecipeInvalid, TrainingError
+from training.preferences import compared, once
+from training.recipes import RlooRecipe
+from training.reward import RewardModel
+from training.rows import read_rows
+from training.sampling import Drawing, draw
+from training.shared_prompt import Group, Scorer
+from training.stage import Stage, StageResult, arguments, train
+
+MISSING_END_PENALTY: Final = 1.0
+"""Taken from the reward of an answer that never ends: the reward model has seen none (Huang et al.
+2024, "The N+ implementation details of RLHF with PPO", arxiv.org/abs/2403.17031)."""
+WINDOW: Final = 5
+"""Steps whose mean length and reward are compared."""
+_BASELINE_PROMPTS: Final = 8
+
+
+def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
+    """Train the policy against the stage's reward model, on the snapshot's prompts.
+
+    The held-out measure is `reward`: what the reward model says of the likeliest answers, before
+    and after. `held_out_length` beside it tells whether they only grew.
+
+    Raises:
+        NotEnoughFeedback: there is no prompt that fits `max_length`.
+        RecipeInvalid: a step's answers are not a multiple of `num_generations`.
+        BaseUnusable, OutOfMemory, RunCancelled, TrainingError: as their names say.
+    """
+    if stage.reward_model is None:
+        raise TrainingError("Online learning needs a reward model: put a reward stage before it.")
+    if _answers_of_a_step(recipe) % recipe.num_generations:
+        raise RecipeInvalid(
+            "per_device_train_batch_size times gradient_accumulation_steps must be a multiple of "
+            "num_generations: a step draws so many answers."
+        )
+    prompts = _prompts(stage, recipe, "train")
+    if not prompts:
+        raise NotEnoughFeedback("No question to answer that fits max_length.")
+    held_out = _prompts(stage, recipe, "held_out")
+    policy = load_policy(
+        stage.weights,
+        lora=recipe.lora,
+        load_in=recipe.load_in,
+        adapter=stage.policy,
+        seed=recipe.seed,
+    )
+    reward_model = RewardModel.load(stage.weights, stage.reward_model, load_in=recipe.load_in)
+    judged = _Judged(stage=stage, recipe=recipe, reward_model=reward_model, policy=policy)
+    before = once(stage, "before", lambda: judged.likeliest(held_out))
+    usual = once(stage, "usual_length", lambda: judged.usual_length(prompts[:_BASELINE_PROMPTS]))
+    trainer = trainer_of(stage, recipe, judged, prompts)
+    watch = length_watch(stage, limit=recipe.length_limit, usual_length=usual)
+    trainer.add_callback(watch)
+    train(trainer, stage)
+    after = judged.likeliest(held_out)
+    metrics = {"train_rows": float(len(prompts)), "held_out_rows": float(len(held_out))}
+    metrics |= compared("reward", before["rewards"], after["rewards"])
+    if held_out:
+        metrics["held_out_length_before"] = statistics.fmean(before["lengths"])
+        metrics["held_out_length"] = statistics.fmean(after["lengths"])
+    metrics["ended_for_length"] = float(watch.ended)
+    return stage.finish(trainer, rows=len(prompts), metrics=metrics)
+
+
+def _answers_of_a_step(recipe: RlooRecipe) -> int:
+    return recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
+
+
+def _prompts(stage: Stage, recipe: RlooRecipe, split: Any) -> list[list[int]]:
+    """Every prompt of the snapshot once, with what was retrieved for it, as ids."""
+    found = {
+        tuple(stage.reader.prompt(row.prompt))
+        for kind in ("sft", "preference", "unpaired")
+        for row in read_rows(stage.snapshot, kind, split)
+    }
+    room = recipe.max_length - recipe.max_completion_length
+    return sorted(list(prompt) for prompt in found if len(prompt) <= room)
+
+
+class _Judged:
+    """Answers of the policy, and what the reward model says of them."""
+
+    def __init__(
+        self, *, stage: Stage, recipe: RlooRecipe, reward_model: RewardModel, policy: Any
+    ) -> None:
+        self.policy = policy
+        self.ends = stage.reader.ends
+        self._recipe = recipe
+        self._reward_model = reward_model
+
+    def drawn(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """One answer for each prompt; the same prompt several times gets several answers."""
+        import torch
+
+        drawing = Drawing(
+            max_tokens=self._recipe.max_completion_length,
+            ends=self.ends,
+            temperature=self._recipe.temperature,
+        )
+        counts: dict[tuple[int, ...], int] = {}
+        for prompt in prompts:
+            counts[tuple(prompt)] = counts.get(tuple(prompt), 0) + 1
+        # Each prompt's own seed: answers do not depend on which core is faster.
+        seeds = torch.randint(2**62, (len(counts),)).tolist()
+        asked = [(*each, seed) for each, seed in zip(counts.items(), seeds, strict=True)]
+        was_training = self.policy.training
+        self.policy.eval()
+        found = map_on_cores(
+            lambda each: draw(self.policy, each[0], drawing, count=each[1], seed=each[2]), asked
+        )
+        self.policy.train(was_training)
+        answers = {prompt: iter(each) for prompt, each in zip(counts, found, strict=True)}
+        return [next(answers[tuple(prompt)]) for prompt in prompts]
+
+    def rewards(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """What the reward model says, less the penalty of an answer without an end."""
+        groups = [
+            Group(prompt=list(prompt), answers=[list(answer)])
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        return [
+            reward - (0.0 if answer[-1] in self.ends else MISSING_END_PENALTY)
+            for (reward,), answer in zip(self._reward_model.rewards(groups), answers, strict=True)
+        ]
+
+    def likeliest(self, prompts: Sequence[Sequence[int]]) -> dict[str, list[float]]:
+        """Rewards and lengths of the answers that would be served."""
+        drawing = Drawing(
+            max_tokens=self._recipe.max_completion_length, ends=self.ends, temperature=None
+        )
+        self.policy.eval()
+        answers = map_on_cores(
+            lambda prompt: draw(self.policy, prompt, drawing, count=1, seed=0)[0], prompts
+        )
+        return {
+            "rewards": self.rewards(prompts, answers),
+            "lengths": [float(len(answer)) for answer in answers],
+        }
+
+    def usual_length(self, prompts: Sequence[Sequence[int]]) -> float:
+        """Mean tokens of the policy's answers as training draws them."""
+        repeated = [prompt for prompt in prompts for _ in range(self._recipe.num_generations)]
+        return statistics.fmean(map(len, self.drawn(repeated)))
+
+
+def length_watch(stage: Stage, *, limit: float, usual_length: float) -> Any:
+    """The callback that ends a stage whose answers grow while they earn more.
+
+    Args:
+        limit: of the ratio of mean lengths, over the last `WINDOW` steps.
+        usual_length: tokens of an answer before training.
+    """
+    from transformers import TrainerCallback
+
+    class LengthWatch(TrainerCallback):
+        ended = False
+
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            steps = [each for each in state.log_history if "completions/mean_length" in each]
+            if len(steps) < 2 * WINDOW or self.ended:
+                return
+            first, last = steps[:WINDOW], steps[-WINDOW:]
+            length = statistics.fmean(each["completions/mean_length"] for each in last)
+            earned = statistics.fmean(each["reward"] for each in last)
+            begun = statistics.fmean(each["reward"] for each in first)
+            if length > limit * usual_length and earned > begun:
+                self.ended = control.should_training_stop = True
+                stage.note(
+                    f"Ended at step {state.global_step}: answers grew from {usual_length:.0f} to "
+                    f"{length:.0f} tokens while they earned more, so the reward model is fooled."
+                )
+
+    return LengthWatch()
+
+
+def trainer_of(stage: Stage, recipe: RlooRecipe, judged: _Judged, prompts: list[list[int]]) -> Any:
+    """TRL's RLOO trainer with our answers and log probabilities."""
+    import torch
+    from datasets import Dataset
+    from trl.trainer.rloo_config import RLOOConfig
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    # What is tried only has to be as long as it gets: any answers will do.
+    sample = [Group(prompt=max(prompts, key=len), answers=[[end, end] for end in judged.ends * 2])]
+    scorer = Scorer.of(judged.policy, sample, temperature=recipe.temperature)
+
+    def reward_model(
+        prompts: Sequence[Sequence[int]], completion_ids: Sequence[Sequence[int]], **_: Any
+    ) -> list[float | None]:
+        return [*judged.rewards(prompts, completion_ids)]
+
+    class SharedPromptTrainer(RLOOTrainer):
+        def _tokenize_prompts(self, prompts: Any) -> Any:
+            return prompts, None, {}  # they are ids already
+
+        def _generate_single_turn(self, prompt_ids: Any, *others: Any) -> Any:
+            if self.args.device.type != "cpu":
+                return super()._generate_single_turn(  # type: ignore[no-untyped-call]
+                    prompt_ids, *others
+                )
+            return judged.drawn(prompt_ids)
+
+        def _get_per_token_logps_and_entropies(
+            self,
+            model: Any,
+            input_ids: Any,
+            attention_mask: Any,
+            logits_to_keep: int,
+            *_: Any,
+            **__: Any,
+        ) -> Any:
+            labels = input_ids.masked_fill(attention_mask == 0, -100)
+            labels[:, :-logits_to_keep] = -100
+            with self.accelerator.autocast():
+                found = scorer(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
+            return found.log_probs[:, -logits_to_keep:], found.entropy[:, -logits_to_keep:], None
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            if self.args.device.type != "cpu":
+                return super().training_step(  # type: ignore[no-untyped-call]
+                    model, inputs, num_items_in_batch
+                )
+            model.train()
+            inputs = self._prepare_inputs(inputs)
+            parts = _by_prompt(inputs)
+            count = len(inputs["advantages"])
+
+            def loss_of(part: dict[str, Any]) -> Any:
+                loss = self.compute_loss(model, part)
+                return loss * len(part["advantages"]) / count
+
+            loss = add_gradients(model, loss_of, parts)
+            self._step += 1
+            return loss
+
+    def _by_prompt(batch: dict[str, Any]) -> list[dict[str, Any]]:
+        _, owners = torch.unique(batch["prompt_ids"], dim=0, return_inverse=True)
+        return [
+            {key: values[owners == owner] for key, values in batch.items()}
+            for owner in owners.unique()
+        ]
+
+    given = arguments(stage, recipe) | {
+        # One batch holds a step's answers, so that those to one prompt stay together.
+        "per_device_train_batch_size": _answers_of_a_step(recipe),
+        "gradient_accumulation_steps": 1,
+        "disable_dropout": True,
+        "router_aux_loss_coef": 0.0,
+    }
+    trainer = SharedPromptTrainer(
+        model=judged.policy,
+        reward_funcs=[reward_model],
+        args=RLOOConfig(
+            **{key: given[key] for key in given.keys() - {"max_length", "length_limit"}}
+        ),
+        train_dataset=Dataset.from_list([{"prompt": list(prompt)} for prompt in prompts]),
+        processing_class=load_tokenizer(stage.weights),
+    )
+    trainer.eos_token_ids = judged.ends
+    return trainer
