@@ -1,6 +1,7 @@
 """What every test may use: a clean environment, and a database of its own."""
 
 import asyncio
+import functools
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 from psycopg import sql
@@ -33,6 +35,19 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("PARLEY_") and not name.startswith(("PARLEY_TEST_", "PARLEY_EVAL_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_tls_context() -> Iterator[None]:
+    """All of httpx's clients share what they verify with.
+
+    Each would read the certificates of all authorities, 40 ms, and tests make thousands of clients,
+    nearly all for plain HTTP.
+    """
+    name = "httpx._transports.default.create_ssl_context"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(name, functools.cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,7 @@ async def filing(slack: SlackServer, pool: Pool, state: Path) -> AsyncIterator[F
     client = AsyncWebClient(slack.bot_token, base_url=slack.base_url, retry_handlers=[])
     async with EngineClient(url="http://127.0.0.1:9") as engine:
         context = make_context(slack, pool, engine, state, client)
-        app = AsyncApp(client=client)
+        app = AsyncApp(name="parley", client=client)
         for module in (ask, files, documents):
             module.register(app, context)
         verbs = {**admin.VERBS, "documents": documents.list_documents}

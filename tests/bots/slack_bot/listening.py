@@ -133,7 +133,7 @@ async def listening(
     """The app with a socket."""
     client = AsyncWebClient(slack.bot_token, base_url=slack.base_url, retry_handlers=[])
     context = make_context(slack, pool, engine, state, client)
-    app = AsyncApp(client=client)
+    app = AsyncApp(name="parley", client=client)
     for module in (rate, compare, actions, admin, home):
         module.register(app, context)
     commands.register(app, context, {**admin.VERBS, "compare": compare.ask_to_compare})
