@@ -1,0 +1,317 @@
+"""Stages that learn from preferences, on a tiny random model: what they learn and hold on to."""
+
+import importlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from tests.engine import tiny_models
+from tests.training.conftest import MODEL
+from training.base_model import Reader, load_base
+from training.errors import NotEnoughFeedback, RecipeInvalid
+from training.recipes import LoraSettings, RlooRecipe, StageKind, parse
+from training.reward import RewardModel
+from training.rloo import WINDOW, length_watch
+from training.sampling import Drawing, draw
+from training.shared_prompt import Group, Scorer
+from training.stage import Events, Stage, StageResult
+
+pytestmark = pytest.mark.filterwarnings(
+    # transformers' own word for what peft still calls by its old name
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+
+LORA = LoraSettings(r=4)
+FIELDS: dict[str, Any] = {
+    "lora": LORA.model_dump(),
+    "learning_rate": 0.01,
+    "max_steps": 4,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "save_steps": 1,
+}
+KINDS: tuple[StageKind, ...] = ("dpo", "kto", "reward", "rloo")
+
+
+def message(role: str, text: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text}]
+
+
+@pytest.fixture(scope="session")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("snapshot")
+    for split, count in (("train", 8), ("held_out", 3)):
+        pairs, votes = [], []
+        for number in range(count):
+            prompt = message("user", f"What is number {number}? " + "x" * number)
+            good = message("assistant", f"It is {number}.")
+            bad = message("assistant", "Nobody has ever known.")
+            pairs.append({"prompt": prompt, "chosen": good, "rejected": bad})
+            said, liked = (good, True) if number % 3 else (bad, False)
+            votes.append({"prompt": prompt, "completion": said, "label": liked})
+        for kind, rows in (("preference", pairs), ("unpaired", votes), ("sft", [])):
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / f"{kind}.{split}.jsonl").write_text(lines)
+    return folder
+
+
+@pytest.fixture
+def stage_in(tmp_path: Path, trainable: Path, snapshot: Path) -> Callable[..., Stage]:
+    def make(name: str, kind: StageKind, **options: Any) -> Stage:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return Stage(
+            kind=kind,
+            folder=folder,
+            weights=trainable / "bases" / MODEL,
+            reader=Reader.of(trainable / "models" / MODEL),
+            events=Events(file=folder / "events.jsonl"),
+            **({"snapshot": snapshot} | options),
+        )
+
+    return make
+
+
+def run(stage: Stage, **fields: Any) -> StageResult:
+    found: StageResult = importlib.import_module(f"training.{stage.kind}").run(
+        stage, parse({"kind": stage.kind, **FIELDS, **fields})
+    )
+    return found
+
+
+def told(stage: Stage, name: str) -> list[float]:
+    """The steps' values of a name, in order; the last word on a step counts."""
+    events = [json.loads(line) for line in stage.events.file.read_text().splitlines()]
+    values = {
+        each["step"]: each["values"][name] for each in events if name in each.get("values", {})
+    }
+    return list(values.values())
+
+
+@pytest.fixture(scope="session")
+def reward_model(trainable: Path, snapshot: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reward")
+    stage = Stage(
+        kind="reward",
+        folder=folder,
+        weights=trainable / "bases" / MODEL,
+        reader=Reader.of(trainable / "models" / MODEL),
+        snapshot=snapshot,
+        events=Events(file=folder / "events.jsonl"),
+    )
+    return run(stage).adapter
+
+
+@pytest.fixture(scope="session")
+def sft_policy(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.write_adapter(tmp_path_factory.mktemp("policy"), trainable / "bases" / MODEL)
+
+
+class Killed(Exception):
+    """Stands for a process that dies: nothing is told or saved afterwards."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stage_learns_and_goes_on_after_a_kill_as_if_nothing_had_happened(
+    stage_in: Callable[..., Stage],
+    kind: StageKind,
+    trainable: Path,
+    sft_policy: Path,
+    reward_model: Path,
+) -> None:
+    base = load_file(trainable / "bases" / MODEL / "model.safetensors")
+    options: dict[str, Any] = {"policy": sft_policy, "reward_model": reward_model}
+    fields = {"max_completion_length": 6} if kind == "rloo" else {}
+    unbroken = stage_in("unbroken", kind, **options)
+
+    result = run(unbroken, **fields)
+
+    assert len(told(unbroken, "loss")) == 4
+    begun = load_file(sft_policy / "adapter_model.safetensors")
+    learnt = load_file(result.adapter / "adapter_model.safetensors")
+    changed = [name for name in learnt if "lora_" in name]
+    assert len(changed) == len(begun)
+    for name in changed:
+        assert kind == "reward" or not torch.equal(begun[name], learnt[name]), name
+        assert learnt[name].abs().max() > 0, name
+    kept = load_base(trainable / "bases" / MODEL).state_dict()
+    assert all(torch.equal(base[name], kept[name]) for name in base)
+    measure = {"dpo": "margin", "kto": "value", "reward": "accuracy", "rloo": "reward"}[kind]
+    gain = result.metrics[f"held_out_{measure}_gain"]
+    assert result.metrics[f"held_out_{measure}_gain_low"] <= gain
+    assert kind in ("rloo", "reward") or result.metrics[f"held_out_{measure}_gain_low"] > 0
+
+    asked = 0
+
+    def dies() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise Killed
+        return False
+
+    broken = stage_in("broken", kind, cancelled=dies, **options)
+    with pytest.raises(Killed):
+        run(broken, **fields)
+    again = run(stage_in("broken", kind, **options), **fields)
+    assert told(broken, "loss") == pytest.approx(told(unbroken, "loss"), rel=1e-3, abs=1e-4)
+    assert again.metrics == pytest.approx(result.metrics, rel=1e-3, abs=1e-4)
+
+
+def test_the_reference_is_the_policy_that_the_stage_begins_with(
+    stage_in: Callable[..., Stage], sft_policy: Path
+) -> None:
+    stage = stage_in("run", "dpo", policy=sft_policy)
+    run(stage, max_steps=1)
+    # Against any other reference, the rewards of the first step would not be zero.
+    assert told(stage, "loss") == [pytest.approx(math.log(2), abs=1e-4)]
+    assert told(stage, "rewards/chosen") == [pytest.approx(0, abs=1e-4)]
+
+
+def groups_of(vocabulary: int) -> list[Group]:
+    ids = torch.randint(3, vocabulary, (40,), generator=torch.Generator().manual_seed(1)).tolist()
+    return [
+        Group(prompt=ids[:20], answers=[ids[20:25], ids[25:33], ids[33:34]]),
+        Group(prompt=ids[5:9], answers=[ids[9:12], ids[30:38]]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        ("llama", {"num_key_value_heads": 2}),
+        ("qwen2", {"num_key_value_heads": 2}),
+        ("gemma", {"num_key_value_heads": 2, "head_dim": 16}),
+        ("mistral", {"num_key_value_heads": 2, "sliding_window": None}),
+        ("falcon", {}),
+        ("gpt_neox", {}),
+    ],
+)
+def test_answers_that_share_a_prompt_get_what_trl_gives_them_alone(
+    tmp_path: Path, family: str, shape: dict[str, Any]
+) -> None:
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+    from trl.trainer.utils import add_fused_lm_head
+
+    model = load_base(tiny_models.write_generator(tmp_path, family=family, **shape)).eval()
+    groups = groups_of(model.config.vocab_size)
+    scorer = Scorer.of(model, groups)
+    assert scorer.shared
+    batch = DataCollatorForPreference(pad_token_id=2)(
+        [
+            {
+                "prompt_ids": each.prompt,
+                "chosen_ids": each.answers[0],
+                "rejected_ids": each.answers[1],
+            }
+            for each in groups
+        ]
+    )
+    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    ours = scorer(**inputs, labels=labels)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
+    with torch.no_grad():
+        theirs = model(**inputs, labels=labels, fused_lm_head=True)
+    learnt = labels[:, 1:] != -100
+    for name in ("log_probs", "entropy", "mean_logits", "is_top1"):
+        wanted = theirs[name].masked_fill(~learnt, 0).float()
+        assert torch.allclose(ours[name].float(), wanted, atol=1e-3), name
+
+
+def test_a_model_that_looks_back_a_window_computes_each_answer_alone(tmp_path: Path) -> None:
+    weights = tiny_models.write_generator(
+        tmp_path, family="mistral", num_key_value_heads=2, sliding_window=8
+    )
+    assert not Scorer.of(load_base(weights), groups_of(200)).shared
+
+
+def test_drawn_answers_are_what_transformers_draws(trainable: Path) -> None:
+    model = load_base(trainable / "bases" / MODEL).eval()
+    prompt = groups_of(200)[0].prompt
+    greedy = Drawing(max_tokens=8, ends=[2], temperature=None)
+    wanted = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        do_sample=False,
+        max_new_tokens=8,
+        eos_token_id=2,
+        pad_token_id=2,
+    )[0, len(prompt) :].tolist()
+    assert draw(model, prompt, greedy, count=2, seed=0) == [wanted, wanted]
+    assert draw(
+        model, prompt, Drawing(max_tokens=8, ends=[wanted[2]], temperature=None), count=1, seed=0
+    ) == [wanted[: wanted.index(wanted[2]) + 1]]
+    warm = Drawing(max_tokens=8, ends=[2], temperature=1.5)
+    drawn = draw(model, prompt, warm, count=4, seed=5)
+    assert drawn == draw(model, prompt, warm, count=4, seed=5)
+    assert len({tuple(answer) for answer in drawn}) > 1
+
+
+def test_a_reward_model_ranks_as_it_learnt(
+    trainable: Path, reward_model: Path, snapshot: Path
+) -> None:
+    from training.dpo import paired
+    from training.rows import read_rows
+
+    pairs = paired(
+        Reader.of(trainable / "models" / MODEL),
+        read_rows(snapshot, "preference", "train"),
+        max_length=512,
+    )
+    alone = RewardModel.load(trainable / "bases" / MODEL, reward_model)
+    together = alone.sharing(pairs)
+    assert together.shared
+    rewards = together.rewards(pairs)
+    assert sum(good > bad for good, bad in rewards) >= 7
+    for ours, theirs in zip(rewards, alone.rewards(pairs), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rewards", "ended"),
+    [
+        ((10.0, 30.0), (0.0, 1.0), True),
+        ((10.0, 30.0), (1.0, 0.0), False),
+        ((10.0, 15.0), (0.0, 1.0), False),
+    ],
+    ids=["longer and better paid", "longer but worse paid", "hardly longer"],
+)
+def test_a_stage_ends_when_longer_answers_fool_the_reward_model(
+    stage_in: Callable[..., Stage],
+    tmp_path: Path,
+    lengths: tuple[float, float],
+    rewards: tuple[float, float],
+    ended: bool,
+) -> None:
+    stage = stage_in("run", "rloo")
+    watch = length_watch(stage, limit=2.0, usual_length=10.0)
+    state, control = TrainerState(), TrainerControl()
+    for length, reward in zip(lengths, rewards, strict=True):
+        state.log_history += [{"completions/mean_length": length, "reward": reward}] * WINDOW
+    watch.on_log(TrainingArguments(output_dir=str(tmp_path)), state, control)
+    assert control.should_training_stop is ended
+    assert stage.events.file.exists() is ended
+
+
+def test_rloo_says_which_batch_it_needs(stage_in: Callable[..., Stage], reward_model: Path) -> None:
+    with pytest.raises(RecipeInvalid, match="num_generations"):
+        run(stage_in("run", "rloo", reward_model=reward_model), num_generations=3)
+    assert RlooRecipe().num_generations == 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_trained_without_rows(
+    stage_in: Callable[..., Stage], tmp_path: Path, kind: StageKind, reward_model: Path
+) -> None:
+    for name in ("sft", "preference", "unpaired"):
+        (tmp_path / f"{name}.train.jsonl").write_text("")
+    with pytest.raises(NotEnoughFeedback):
+        run(stage_in("run", kind, snapshot=tmp_path, reward_model=reward_model))
