@@ -6,26 +6,21 @@ the responses of many people are upserted in bulk, which the SDK's record classe
 asking for each record first.
 """
 
-import asyncio
 import secrets
 import warnings
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
-import httpx
-
+from feedback.argilla_http import ArgillaHttp, Conflict, Json, mapped, of_status
 from feedback.curator_words import curated
 from feedback.errors import (
-    ArgillaFailed,
     ArgillaMisconfigured,
     ArgillaUnavailable,
-    FeedbackError,
-    RecordRefused,
 )
 from feedback.own_process import in_own_process
 from feedback.records import (
@@ -48,17 +43,12 @@ MAX_REMOVED: Final = 100
 """Records that one request deletes; Argilla's own limit."""
 MAX_FOUND: Final = 250
 """Ids that one search names; Argilla's own limit."""
-PAGE: Final = 500
-"""Records that are listed at once."""
 HEARD: Final = ("response.created", "response.updated", "response.deleted")
 """Events that tell of curators. The relay's own writes in bulk are none of them."""
 MAKE_S: Final = 120.0
 """To start a process and make a data set."""
-MAX_SAID_CHARACTERS: Final = 500
-"""Of what Argilla says about a refusal."""
 
 T = TypeVar("T")
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +81,7 @@ class ArgillaClient:
     def __init__(self, url: str, api_key: str, *, timeout_s: float = 30.0) -> None:
         self.url = url
         self._api_key = api_key
-        self._timeout_s = timeout_s
-        with _mapped():
-            self._http = httpx.AsyncClient(
-                base_url=f"{url}/api/v1/",
-                headers={"X-Argilla-Api-Key": api_key},
-                timeout=timeout_s,
-                trust_env=False,
-            )
+        self._http = ArgillaHttp(url, api_key, timeout_s=timeout_s, failed=self._doubt)
         self._datasets: dict[tuple[str, Kind], str] = {}
         self._workspaces: dict[str, str] = {}
         self._voters: set[tuple[str, MemberId]] = set()
@@ -113,7 +96,7 @@ class ArgillaClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._http.aclose()
+        await self._http.__aexit__(kind, error, traceback)
 
     async def check(self) -> None:
         """Ask Argilla who we are.
@@ -121,7 +104,7 @@ class ArgillaClient:
         Raises:
             ArgillaUnavailable: it does not answer well.
         """
-        await self._request("GET", "me")
+        await self._http.request("GET", "me")
 
     async def prepare(self, workspace: str) -> bool:
         """See that a workspace and its data sets are there.
@@ -154,29 +137,29 @@ class ArgillaClient:
             users = {str(voter) for voter in gone[record["external_id"]]}
             for response in record.get("responses") or ():
                 if response["user_id"] in users:
-                    await self._delete(f"responses/{response['id']}")
+                    await self._http.delete(f"responses/{response['id']}")
 
     async def remove_records(self, workspace: str, kind: Kind, ids: Sequence[str]) -> None:
         """Delete records with everything that was said of them."""
         found = [record["id"] for record in await self._found(workspace, kind, ids)]
         path = f"datasets/{self._datasets[workspace, kind]}/records"
         for some in _cut(found, MAX_REMOVED):
-            await self._request("DELETE", path, params={"ids": ",".join(some)})
+            await self._http.request("DELETE", path, params={"ids": ",".join(some)})
 
     async def ids(self, workspace: str, kind: Kind) -> AsyncIterator[str]:
         """Ids of all records that are there."""
-        async for page in self._pages(self._datasets[workspace, kind]):
+        async for page in self._http.pages(self._datasets[workspace, kind]):
             for record in page:
                 yield record["external_id"]
 
     async def forget(self, voter: MemberId) -> None:
         """Delete the user who stands for a person, with every response of theirs."""
-        await self._delete(f"users/{voter}")
+        await self._http.delete(f"users/{voter}")
         self._voters = {(where, who) for where, who in self._voters if who != voter}
 
     async def activity(self) -> list[Activity]:
         """All data sets with our names, in whatever workspace."""
-        workspaces = {each["id"]: each["name"] for each in await self._items("me/workspaces")}
+        workspaces = {each["id"]: each["name"] for each in await self._http.items("me/workspaces")}
         kinds = {name: kind for kind, name in DATASETS.items()}
         return [
             Activity(
@@ -185,92 +168,57 @@ class ArgillaClient:
                 dataset_id=each["id"],
                 at=each["last_activity_at"],
             )
-            for each in await self._items("me/datasets")
+            for each in await self._http.items("me/datasets")
             if each["name"] in kinds and each["workspace_id"] in workspaces
         ]
 
     async def curated(self, activity: Activity) -> AsyncIterator[list[Curated]]:
         """What curators say of the records of a data set, page by page."""
-        async for page in self._pages(activity.dataset_id, include="responses"):
+        async for page in self._http.pages(activity.dataset_id, include="responses"):
             responses = (each for record in page for each in record.get("responses") or ())
             if any(each["user_id"] not in self._users for each in responses):
-                self._users = {each["id"]: each["username"] for each in await self._items("users")}
+                self._users = {
+                    each["id"]: each["username"] for each in await self._http.items("users")
+                }
             yield [curated(activity.kind, record, self._users) for record in page]
 
     async def gone(self, users: Collection[UUID]) -> set[UUID]:
         """Who of Argilla's users is a user no more."""
-        there = {user: await self._get(f"users/{user}") for user in users}
+        there = {user: await self._http.get(f"users/{user}") for user in users}
         return {user for user, found in there.items() if found is None}
 
     async def webhook(self, url: str) -> str:
         """See that Argilla tells this address what people do by hand; the signing secret."""
         described = {"url": url, "events": HEARD}
-        listed = [each for each in await self._items("webhooks") if each["url"] == url]
+        listed = [each for each in await self._http.items("webhooks") if each["url"] == url]
         if not listed:
-            listed = [await self._request("POST", "webhooks", json=described)]
+            listed = [await self._http.request("POST", "webhooks", json=described)]
         ours, *twins = listed
         if not ours["enabled"] or set(ours["events"]) != set(HEARD):
             change = {"events": HEARD, "enabled": True}
-            await self._request("PATCH", f"webhooks/{ours['id']}", json=change)
+            await self._http.request("PATCH", f"webhooks/{ours['id']}", json=change)
         for twin in twins:  # of two pages that came at once
-            await self._delete(f"webhooks/{twin['id']}")
+            await self._http.delete(f"webhooks/{twin['id']}")
         return str(ours["secret"])
 
-    # -- Requests ---------------------------------------------------------------------------------
+    # -- Data sets and voters ---------------------------------------------------------------------
 
-    async def _items(self, path: str, **parameters: object) -> list[Json]:
-        """What a request lists."""
-        items: list[Json] = (await self._request("GET", path, params=parameters))["items"]
-        return items
-
-    async def _pages(self, dataset_id: str, **parameters: object) -> AsyncIterator[list[Json]]:
-        """The records of a data set, the oldest first."""
-        offset = 0
-        while True:
-            path = f"datasets/{dataset_id}/records"
-            page = await self._items(path, offset=offset, limit=PAGE, **parameters)
-            yield page
-            if len(page) < PAGE:
-                return
-            offset += PAGE
-
-    async def _get(self, path: str) -> Json | None:
-        """Something that may be gone; None where it is."""
-        found: Json | None = await self._request("GET", path, may_be_gone=True)
-        return found
-
-    async def _delete(self, path: str) -> None:
-        """Delete something that may be gone already."""
-        await self._request("DELETE", path, may_be_gone=True)
-
-    async def _request(
-        self, method: str, path: str, *, may_be_gone: bool = False, **arguments: Any
-    ) -> Any:
-        """One request; its answer as JSON. After a failure nothing is believed to be there."""
-        try:
-            with _mapped():
-                async with asyncio.timeout(self._timeout_s):
-                    answer = await self._http.request(method, path, **arguments)
-                answer.raise_for_status()
-        except ArgillaUnavailable as error:
-            if may_be_gone and isinstance(error, _Missing):
-                return None
-            self._datasets.clear()
-            self._workspaces.clear()
-            self._voters.clear()
-            raise
-        return answer.json() if answer.content else None
+    def _doubt(self) -> None:
+        """After a failure nothing is believed to be there."""
+        self._datasets.clear()
+        self._workspaces.clear()
+        self._voters.clear()
 
     async def _prepare(self, workspace: str) -> bool:
         made = False
-        there = {each["name"]: each["id"] for each in await self._items("me/workspaces")}
+        there = {each["name"]: each["id"] for each in await self._http.items("me/workspaces")}
         if workspace not in there:
-            with suppress(_Conflict):
-                await self._request("POST", "workspaces", json={"name": workspace})
+            with suppress(Conflict):
+                await self._http.request("POST", "workspaces", json={"name": workspace})
             made = True
-            there = {each["name"]: each["id"] for each in await self._items("me/workspaces")}
+            there = {each["name"]: each["id"] for each in await self._http.items("me/workspaces")}
         self._workspaces[workspace] = there[workspace]
-        listed = await self._items("me/datasets", workspace_id=there[workspace])
+        listed = await self._http.items("me/datasets", workspace_id=there[workspace])
         datasets = {each["name"]: each for each in listed}
         missing: list[Kind] = []
         for kind, name in DATASETS.items():
@@ -278,7 +226,7 @@ class ArgillaClient:
             if dataset is None:
                 missing.append(kind)
             elif dataset["status"] != "ready":  # it was not made to the end
-                await self._delete(f"datasets/{dataset['id']}")
+                await self._http.delete(f"datasets/{dataset['id']}")
                 missing.append(kind)
             else:
                 await self._migrate(kind, dataset["id"], f"{workspace}/{name}")
@@ -290,7 +238,7 @@ class ArgillaClient:
 
     async def _make(self, workspace: str, kinds: Sequence[Kind]) -> dict[Kind, str]:
         """Make data sets, in a process of their own; returns their ids."""
-        status = await self._request("GET", "status")
+        status = await self._http.request("GET", "status")
         curators = status["search_engine"].get("completed_by") == "curators"
         completed_by = MIN_CURATORS if curators else MIN_RESPONSES
         try:
@@ -305,7 +253,7 @@ class ArgillaClient:
     async def _migrate(self, kind: Kind, dataset_id: str, name: str) -> None:
         """Add metadata that an older version did not know; refuse what lacks our questions."""
         layout = LAYOUTS[kind]
-        listed = await self._items(f"datasets/{dataset_id}/questions")
+        listed = await self._http.items(f"datasets/{dataset_id}/questions")
         lacking = {question.name for question in layout.questions} - {q["name"] for q in listed}
         if lacking:
             raise ArgillaMisconfigured(
@@ -313,10 +261,10 @@ class ArgillaClient:
                 "Rename or delete it there, and a new one is made."
             )
         path = f"me/datasets/{dataset_id}/metadata-properties"
-        there = {each["name"] for each in await self._items(path)}
+        there = {each["name"] for each in await self._http.items(path)}
         for missing, what in layout.metadata.items():
             if missing not in there:
-                await self._request(
+                await self._http.request(
                     "POST",
                     f"datasets/{dataset_id}/metadata-properties",
                     json={"name": missing, "title": missing, "settings": {"type": what}},
@@ -343,15 +291,17 @@ class ArgillaClient:
             }
             for record in records
         ]
-        await self._request("PUT", f"datasets/{dataset_id}/records/bulk", json={"items": items})
+        await self._http.request(
+            "PUT", f"datasets/{dataset_id}/records/bulk", json={"items": items}
+        )
 
     async def _know(self, voters: Collection[MemberId], workspace: str) -> None:
         """See that the users who stand for people are there; nobody can log in as one."""
         for voter in voters:
             if (workspace, voter) in self._voters:
                 continue
-            with suppress(_Conflict):
-                await self._request(
+            with suppress(Conflict):
+                await self._http.request(
                     "POST",
                     "users",
                     json={
@@ -362,8 +312,8 @@ class ArgillaClient:
                         "password": secrets.token_urlsafe(32),
                     },
                 )
-            with suppress(_Conflict):
-                await self._request(
+            with suppress(Conflict):
+                await self._http.request(
                     "POST",
                     f"workspaces/{self._workspaces[workspace]}/users",
                     json={"user_id": str(voter)},
@@ -380,7 +330,7 @@ class ArgillaClient:
             scope = {"entity": "record", "property": "external_id"}
             wanted = {"type": "terms", "scope": scope, "values": list(some)}
             body = {"filters": {"type": "and", "and": [wanted]}}
-            answer = await self._request(
+            answer = await self._http.request(
                 "POST", path, json=body, params={"limit": MAX_FOUND, **parameters}
             )
             found += [item["record"] for item in answer["items"]]
@@ -404,13 +354,13 @@ def make_datasets(
         from argilla._exceptions import ArgillaError
 
         try:
-            with _mapped():
+            with mapped():
                 client = rg.Argilla(api_url=url, api_key=api_key, trust_env=False)
                 return {
                     kind: _make_dataset(rg, client, workspace, kind, completed_by) for kind in kinds
                 }
         except ArgillaError as error:
-            raise _of_status(getattr(error, "status_code", 401), str(error)) from None
+            raise of_status(getattr(error, "status_code", 401), str(error)) from None
 
 
 # -- What Argilla calls what we have --------------------------------------------------------------
@@ -455,44 +405,3 @@ def _cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """The items in runs of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-# -- Errors ---------------------------------------------------------------------------------------
-
-
-class _Missing(ArgillaUnavailable):
-    """Something that was there is gone: to be made anew."""
-
-
-class _Conflict(FeedbackError):
-    """It is there already."""
-
-
-@contextmanager
-def _mapped() -> Iterator[None]:
-    """Turn what the SDK and its session raise into our errors."""
-    try:
-        yield
-    except httpx.HTTPStatusError as error:
-        raise _of_status(error.response.status_code, error.response.text) from None
-    except (httpx.TransportError, TimeoutError) as error:
-        raise ArgillaUnavailable(f"Argilla does not answer ({type(error).__name__}).") from error
-    except httpx.InvalidURL as error:
-        raise ArgillaMisconfigured(f"PARLEY_ARGILLA__URL is no address: {error}.") from None
-
-
-def _of_status(status: int, said: str) -> FeedbackError:
-    said = said[:MAX_SAID_CHARACTERS]
-    if status in (401, 403):
-        return ArgillaMisconfigured(
-            f"Argilla refuses the API key ({status}); set PARLEY_ARGILLA__API_KEY to an owner's."
-        )
-    if status == 404:
-        return _Missing(f"Argilla lacks what was there: {said}")
-    if status == 409:
-        return _Conflict(said)
-    if status == 429:
-        return ArgillaUnavailable("Argilla takes no more for now.")
-    if status >= 500:
-        return ArgillaFailed(f"Argilla failed ({status}): {said}")
-    return RecordRefused(f"Argilla refuses it ({status}): {said}")
