@@ -26,8 +26,9 @@ from engine.client import EngineClient, ModelInfo
 from engine.errors import EngineError, ModelNotFound
 from storage import audit
 from storage.documents import Documents
-from storage.identity import Audience, ChannelId, MemberId
+from storage.identity import Audience, ChannelId, MemberId, WorkspaceId
 from storage.members import Forgotten, forget
+from storage.model_versions import is_elsewhere
 from storage.places import Places
 from storage.pool import Pool
 from storage.runs import Recipe, RunId, Runs, StoredRun
@@ -128,7 +129,9 @@ class Administration:
         await self._note(actor, "models_listed")
         channel = actor.audience.channel_id
         chosen = (await load(self.places, channel)).model if channel is not None else None
-        return ModelChoice(models=await answering_models(self.engine), chosen=chosen)
+        return ModelChoice(
+            models=await answering_models(self.engine, actor.audience.workspace_id), chosen=chosen
+        )
 
     async def set_model(self, actor: Actor, name: str | None) -> None:
         """Let a channel's questions be answered by `name`; None = by the workspace's model.
@@ -140,7 +143,10 @@ class Administration:
         """
         channel = self._channel(actor)
         if name is not None:
-            known = [model.name for model in await answering_models(self.engine)]
+            known = [
+                model.name
+                for model in await answering_models(self.engine, actor.audience.workspace_id)
+            ]
             if name not in known:
                 raise ModelNotFound(name, known=known)
         settings = await load(self.places, channel)
@@ -212,7 +218,7 @@ class Administration:
         models: Sequence[ModelInfo] = ()
         trouble = None
         try:
-            models = await answering_models(self.engine)
+            models = await answering_models(self.engine, actor.audience.workspace_id)
         except EngineError as error:
             trouble = str(error)
         counts: dict[str, int] = {}
@@ -267,12 +273,16 @@ class Administration:
         )
 
 
-async def answering_models(engine: EngineClient) -> list[ModelInfo]:
-    """What the engine serves, without the embedder, which cannot answer.
+async def answering_models(engine: EngineClient, workspace_id: WorkspaceId) -> list[ModelInfo]:
+    """What may answer a workspace: no embedder, and no version that others' ratings made.
 
     Raises:
         EngineUnavailable: nobody answers.
     """
     models = await engine.models()
     embedders = {model.root for model in models if model.name == "embedder"}
-    return [model for model in models if model.root not in embedders]
+    return [
+        model
+        for model in models
+        if model.root not in embedders and not is_elsewhere(model.name, workspace_id)
+    ]

@@ -31,6 +31,7 @@ from bots.messages import (
     Timings,
     TurnEvent,
 )
+from bots.serving import ServingModels
 from bots.settings import AssistantSettings
 from bots.streams import in_step, watch
 from engine.client import EngineClient
@@ -67,6 +68,7 @@ class Assistant:
 
     Args of the constructor:
         engine: embeds, counts tokens and answers.
+        serving: knows which version answers a workspace.
         search_settings: with the threshold below which nothing counts as found.
     """
 
@@ -77,6 +79,7 @@ class Assistant:
         pool: Pool,
         conversations: Conversations,
         documents: Documents,
+        serving: ServingModels,
         search_settings: SearchSettings,
         settings: AssistantSettings,
     ) -> None:
@@ -84,6 +87,7 @@ class Assistant:
         self._pool = pool
         self._conversations = conversations
         self._documents = documents
+        self._serving = serving
         self._search_settings = search_settings
         self._settings = settings
         self._writer = Writer(engine=engine, conversations=conversations, settings=settings)
@@ -229,6 +233,15 @@ class Assistant:
             side=side,
         )
 
+    async def _served(self, manner: Manner, stored: StoredTurn, audience: Audience) -> Manner:
+        """Let the version of this workspace answer where nobody named another model."""
+        if manner.model != self._settings.model:
+            return manner
+        # Whoever compares names both sides: none of them is left to a share of the threads.
+        thread_id = stored.thread_id if manner.side is None else None
+        name = await self._serving.model(audience.workspace_id, thread_id)
+        return replace(manner, model=name) if name is not None else manner
+
     # -- The turn ---------------------------------------------------------------------------------
 
     async def _answered(
@@ -251,7 +264,8 @@ class Assistant:
                 if not stored.text.strip():
                     raise TurnFailed(_EMPTY, message_id=message_id)
                 turn = Turn(message_id=message_id, audience=audience, text=stored.text, clock=clock)
-                events = self._take(turn, stored, manners, given, stop)
+                chosen = [await self._served(each, stored, audience) for each in manners]
+                events = self._take(turn, stored, chosen, given, stop)
                 async with contextlib.aclosing(events):
                     async for indexed in events:
                         yield indexed

@@ -190,11 +190,20 @@ class PendingTurn:
         )
 
     async def _models(self) -> tuple[str, str]:
-        """The live model and another one, the same for each attempt while they stay loaded."""
+        """The live model and another one, the same for each attempt while they stay loaded.
+
+        The other one is the version that is tried, where there is one.
+        """
         live = "live"
         if self._stop.is_set():
             return live, live  # nobody is asked
-        models = await answering_models(self._workplace.engine)
+        workspace = self.audience.workspace_id
+        serving = await self._workplace.versions.serving(workspace)
+        models = await answering_models(self._workplace.engine, workspace)
+        if serving.live is not None and any(each.name == serving.live.name for each in models):
+            live = serving.live.name
+        if serving.canary is not None and any(each.name == serving.canary.name for each in models):
+            return live, serving.canary.name
         live_root = next((model.root for model in models if model.name == live), live)
         others = sorted({model.root for model in models} - {live_root})
         return (live, others[self.message_id.int % len(others)]) if others else (live, live)

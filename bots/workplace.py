@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bots.administration import Administration
 from bots.assistant import Assistant
+from bots.serving import ServingModels
 from bots.settings import AssistantSettings, Settings
 from engine.client import EngineClient
 from feedback import Feedback
@@ -18,6 +19,7 @@ from storage.embedded import database_url
 from storage.identity import Identities, Keys
 from storage.installations import Installations
 from storage.members import Members
+from storage.model_versions import ModelVersions
 from storage.places import Places
 from storage.pool import Pool, open_pool
 from storage.runs import Runs
@@ -46,6 +48,7 @@ class Workplace:
     deliveries: Deliveries
     installations: Installations
     runs: Runs
+    versions: ModelVersions
     feedback: Feedback
     assistant: Assistant
 
@@ -87,12 +90,14 @@ def workplace_on(
         deliveries=Deliveries(pool),
         installations=Installations(pool=pool, keys=keys),
         runs=Runs(pool),
+        versions=ModelVersions(pool),
         feedback=Feedback(pool),
         assistant=Assistant(
             engine=engine,
             pool=pool,
             conversations=conversations,
             documents=documents,
+            serving=ServingModels(versions=ModelVersions(pool), engine=engine),
             search_settings=search_settings,
             settings=assistant_settings,
         ),

@@ -4,6 +4,7 @@ A version belongs to the workspace whose ratings made it: what it may have learn
 reach anybody else. At most one is live and at most one is tried on a share of the threads.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,6 +65,38 @@ class Serving:
 
     live: ModelVersion | None
     canary: ModelVersion | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveVote:
+    """A vote on an answer of a version or of the model before it, while the version was tried.
+
+    Attributes:
+        model: name of the model that answered.
+    """
+
+    model: str
+    value: int
+    voted_at: datetime
+
+
+_NAME = re.compile(r"(?:v\d+|live)-([0-9a-f]{8,12})")
+
+
+def version_name(workspace_id: WorkspaceId, number: int) -> str:
+    """The engine's name of a version."""
+    return f"v{number}-{workspace_id.hex[:8]}"
+
+
+def live_alias(workspace_id: WorkspaceId) -> str:
+    """The engine's name for whatever answers a workspace."""
+    return f"live-{workspace_id.hex[:12]}"
+
+
+def is_elsewhere(model: str, workspace_id: WorkspaceId) -> bool:
+    """Whether a model of the engine belongs to another workspace, which alone may be answered."""
+    named = _NAME.fullmatch(model)
+    return named is not None and not workspace_id.hex.startswith(named[1])
 
 
 _COLUMNS = (
@@ -168,6 +201,24 @@ class ModelVersions:
         """The versions that answer anybody, of all workspaces."""
         async with self._pool.connection() as connection:
             return await _many(connection, _EVERYWHERE, [])
+
+    async def votes(self, workspace_id: WorkspaceId, *, since: datetime) -> Sequence[LiveVote]:
+        """Present votes on answers that were given since a moment, in the order of their casting.
+
+        Votes of people who are quarantined do not count.
+        """
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(LiveVote))
+            await cursor.execute(
+                "SELECT a.model, v.value, v.created_at AS voted_at FROM votes v"
+                " JOIN answers a ON a.id = v.answer_id"
+                " JOIN messages m ON m.id = a.message_id JOIN threads t ON t.id = m.thread_id"
+                " JOIN members p ON p.id = v.member_id"
+                " WHERE t.workspace_id = %s AND a.created_at >= %s AND p.quarantined_at IS NULL"
+                " ORDER BY v.created_at, v.answer_id, v.member_id",
+                [workspace_id, since],
+            )
+            return await cursor.fetchall()
 
     async def start_canary(self, version_id: VersionId, *, share: float) -> None:
         """Try a candidate on a share of the threads; one that was tried is a candidate again."""

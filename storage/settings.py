@@ -170,7 +170,8 @@ class TrainingSettings(Section):
 
     base: str | None = Field(
         None,
-        description="Name of the model of `[engine.models]` that runs train; unset = `engine.live`.",
+        description="Name of the model of `[engine.models]` that runs train; unset = "
+        "`engine.live`.",
     )
     min_labels: int = Field(
         50, ge=1, description="Fewest rows to train on; with fewer, a run says so and does nothing."

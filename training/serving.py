@@ -13,7 +13,7 @@ from typing import Any
 from engine.client import EngineClient
 from engine.errors import EngineError
 from storage.identity import MemberId, WorkspaceId
-from storage.model_versions import ModelVersion, ModelVersions
+from storage.model_versions import ModelVersion, ModelVersions, live_alias
 from training.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -129,11 +129,6 @@ class ModelSwitch:
             await self.engine.unload(version.name)
         except EngineError as error:
             logger.warning("not unloaded: %s", error, extra={"action": "unload_failed"})
-
-
-def live_alias(workspace_id: WorkspaceId) -> str:
-    """The engine's name for whatever answers a workspace."""
-    return f"live-{workspace_id.hex[:12]}"
 
 
 def _name(version: ModelVersion | None) -> str | None:

@@ -28,7 +28,7 @@ from feedback.datasets import Snapshot
 from feedback.rows import Row
 from feedback.rules import Rules
 from storage.errors import StorageError
-from storage.model_versions import ModelVersions
+from storage.model_versions import ModelVersions, version_name
 from storage.outages import outlive_outages
 from storage.pool import Pool
 from storage.queue import Worker
@@ -180,7 +180,7 @@ class TrainingWorker:
         training = self.settings.training
         Plan(
             run_id=str(run.id),
-            name=f"v{number}-{run.workspace_id.hex[:8]}",
+            name=version_name(run.workspace_id, number),
             recipe=recipe,
             snapshot=snapshot,
             snapshot_sha256=found.sha256,

@@ -100,7 +100,7 @@ def _register_model(tree: CommandTree[discord.Client], context: DiscordContext) 
             )
             if not use.administers:
                 return []
-            served = await answering_models(context.workplace.engine)
+            served = await answering_models(context.workplace.engine, use.audience.workspace_id)
             known = [DEFAULT, *(each.name for each in served)]
             return [(each, each) for each in known if current.casefold() in each.casefold()]
 

@@ -116,7 +116,8 @@ async def _submitted(use: Use, match: re.Match[str], values: Values) -> None:
 async def _models(use: Use, chosen: str | None) -> list[str]:
     """The names that may answer; without the engine, the chosen one."""
     try:
-        models = [each.name for each in await answering_models(use.context.workplace.engine)]
+        served = await answering_models(use.context.workplace.engine, use.audience.workspace_id)
+        models = [each.name for each in served]
     except EngineError:
         models = []
     return models if chosen is None or chosen in models else [*models, chosen]

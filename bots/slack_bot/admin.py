@@ -134,7 +134,8 @@ async def _open(
     """Open it within the 3 s that a `trigger_id` lives; without the engine, without models."""
     now = await context.workplace.administration.settings(actor)
     try:
-        models = [model.name for model in await answering_models(context.workplace.engine)]
+        served = await answering_models(context.workplace.engine, actor.audience.workspace_id)
+        models = [model.name for model in served]
     except EngineError:
         models = []
     view = settings_view(origin, now, models)

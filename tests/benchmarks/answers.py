@@ -7,9 +7,7 @@ answer. `overhead` measures the same turns' time outside the engine.
 import asyncio
 import contextlib
 import os
-import re
 import tempfile
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,13 @@ import numpy as np
 
 from bots.assistant import Assistant
 from bots.messages import Answer, Answered, Question
+from bots.serving import ServingModels
 from bots.settings import AssistantSettings
 from engine.client import EngineClient
 from storage.conversations import Conversations
 from storage.documents import Documents
 from storage.identity import Keys
+from storage.model_versions import ModelVersions
 from storage.pool import open_pool
 from storage.settings import DatabaseSettings, DocumentsSettings, SearchSettings
 from tests.benchmarks import Row
@@ -30,6 +30,7 @@ from tests.benchmarks.corpus import EMBEDDER, load_embedding, xquad
 from tests.benchmarks.database import temporary_database
 from tests.benchmarks.retrieval import ingest_all, layouts
 from tests.engine.serving import EngineProcess
+from training.metrics import contains, f1
 
 MODEL = "smollm2-135m-instruct"
 REFERENCE_CONTAINED = 0.244
@@ -47,8 +48,8 @@ class Told:
 def run(*, short: bool) -> list[Row]:
     """About 100 questions, or eight."""
     told = asyncio.run(take_turns(step=80 if short else 6, max_answer_tokens=64))
-    contained = float(np.mean([_holds(case) for case in told]))
-    f1 = np.mean([max(_f1(case.answer.text, right) for right in case.right) for case in told])
+    contained = float(np.mean([contains(case.answer.text, case.right) for case in told]))
+    mean_f1 = np.mean([f1(case.answer.text, case.right) for case in told])
     first_ms = [case.answer.timings.first_token_ms for case in told if case.answer.found]
     return [
         Row(
@@ -57,7 +58,7 @@ def run(*, short: bool) -> list[Row]:
             target=f"> {REFERENCE_CONTAINED} (untrained, whole top 3)",
             ok=contained > REFERENCE_CONTAINED,
         ),
-        Row(what="F1 of the whole text, quotes included", reached=f"{f1:.3f}"),
+        Row(what="F1 of the whole text, quotes included", reached=f"{mean_f1:.3f}"),
         Row(what="something found", reached=f"{np.mean([case.answer.found for case in told]):.3f}"),
         Row(
             what="with a checked citation",
@@ -94,6 +95,7 @@ async def take_turns(*, step: int, max_answer_tokens: int) -> list[Told]:
             pool=pool,
             conversations=Conversations(pool=pool, keys=Keys.load(home=home, secret=None)),
             documents=Documents(pool=pool, files_dir=home, settings=DocumentsSettings()),
+            serving=ServingModels(versions=ModelVersions(pool), engine=engine),
             search_settings=SearchSettings(),
             settings=AssistantSettings(max_answer_tokens=max_answer_tokens),
         )
@@ -117,18 +119,3 @@ async def _answer(assistant: Assistant, question: Question) -> Answer:
             if isinstance(event, Answered):
                 return event.answer
     raise AssertionError("a turn ends with an answer")
-
-
-def _words(text: str) -> list[str]:
-    """Words as SQuAD's own scoring compares them."""
-    return [word for word in re.findall(r"\w+", text.lower()) if word not in ("a", "an", "the")]
-
-
-def _holds(case: Told) -> bool:
-    said = f" {' '.join(_words(case.answer.text))} "
-    return any(f" {' '.join(_words(right))} " in said for right in case.right)
-
-
-def _f1(said: str, right: str) -> float:
-    shared = sum((Counter(_words(said)) & Counter(_words(right))).values())
-    return 2 * shared / max(len(_words(said)) + len(_words(right)), 1)

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from engine.client import EngineClient
-from storage.model_versions import ModelVersions
+from storage.model_versions import ModelVersions, live_alias
 from storage.pool import Pool
 from storage.runs import Recipe, RunId, Runs, StoredRun
 from tests.engine.serving import EngineProcess
 from tests.storage.conftest import Team
 from tests.training.conftest import MODEL, Rates
 from training.plan import Plan
-from training.serving import ModelSwitch, live_alias
+from training.serving import ModelSwitch
 from training.settings import TrainingProcessSettings
 from training.worker import TrainingWorker
 
