@@ -6,7 +6,8 @@ answer, stores the one vote that this person has on it, together with whether pe
 to training at this moment, and notes in the same transaction in `outbox` that the answer's record
 changed. `feedback.relay` carries the outbox to Argilla: it reads the record as it is by then, so a
 changed or withdrawn vote, a deleted document and a forgotten person need no messages of their own.
-What curators say there `feedback.curation` brings back, beside the vote and not over it.
+What curators say there `feedback.curation` brings back, at once where `feedback.webhook` is called,
+beside the vote and not over it.
 `feedback.datasets` makes training rows of both, by the rules of `feedback.rows` and
 `feedback.rulings`; `feedback.rankings` makes the leaderboard.
 
