@@ -4,6 +4,7 @@ Where PARLEY_ARGILLA__URL (with its key) names an Argilla, on Elasticsearch for 
 tested against that instead; its owner's PARLEY_ARGILLA__USERNAME and __PASSWORD let the browser in.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import json
@@ -15,8 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
 from pathlib import Path
 
 import httpx
@@ -202,6 +205,27 @@ def named() -> Server | None:
         username=os.environ.get("PARLEY_ARGILLA__USERNAME", "argilla"),
         password=os.environ.get("PARLEY_ARGILLA__PASSWORD", ""),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_maker() -> Iterator[None]:
+    """One process makes the data sets of all tests: to read Argilla's library takes it 2 s.
+
+    The real one, which ends with its work, is used by the relay in `tests/e2e/test_argilla.py`.
+    """
+    with (
+        ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+
+        async def in_one_process(
+            within_s: float, work: Callable[..., object], *args: object
+        ) -> object:
+            async with asyncio.timeout(within_s):
+                return await asyncio.wrap_future(pool.submit(work, *args))
+
+        patch.setattr("feedback.argilla_client.in_own_process", in_one_process)
+        yield
 
 
 @dataclass(frozen=True)
