@@ -25,7 +25,7 @@ from bots.settings import AssistantSettings
 from engine.chat import Sampling
 from engine.client import EngineClient
 from engine.prompt import ChatMessage, PromptSource, rag_messages
-from storage.answers import WEIGHTS
+from storage.answers import OWN_WORDS, WEIGHTS
 from storage.conversations import AnswerSource, Conversations, StoredTurn
 from storage.errors import StorageError
 from storage.identity import Audience, MessageId
@@ -217,12 +217,16 @@ class Writer:
         raw = neutral(draft.preview.raw, allowed=_texts(turn.sources))
         cited = _citer(turn).cite(raw)
         text, quoted = cited.text, cited.citations
+        appended = ""
         if not quoted and finish != "stopped":
             quoted = (citations.closest(turn.asked, turn.sources),)
-            text = "\n\n".join(part for part in (text, replies.closest_passage(quoted[0])) if part)
+            appended = replies.closest_passage(quoted[0])
         named = {citation.number for citation in quoted}
         # A link may stay only if a document that the answer cites holds it.
-        text = neutral(text, allowed=_texts([s for s in turn.sources if s.number in named]))
+        allowed = _texts([s for s in turn.sources if s.number in named])
+        own = neutral(text, allowed=allowed)
+        draft.params[OWN_WORDS] = len(own)
+        text = "\n\n".join(part for part in (own, neutral(appended, allowed=allowed)) if part)
         return await self._save(draft, text, found=True, finish=finish, citations=quoted)
 
     async def _store_stopped(self, draft: _Draft) -> None:

@@ -229,8 +229,8 @@ def _of_corrections(answer: RatedAnswer, rules: Rules) -> list[Row]:
         common = _common(answer, rules, basis="correction", voters=voters, curators=curators)
         rows.append(_row(kind="sft", chosen=text, **common))
         rows.append(_row(kind="unpaired", chosen=text, label=True, **common))
-        if text != answer.text.strip():
-            rows.append(_row(kind="preference", chosen=text, rejected=answer.text, **common))
+        if text != answer.own_words:
+            rows.append(_row(kind="preference", chosen=text, rejected=answer.own_words, **common))
     return rows
 
 
@@ -241,15 +241,18 @@ def _of_votes(answer: RatedAnswer, rules: Rules, left_out: Counter[str]) -> list
             left_out[f"votes are {held.side}"] += 1
         return []
     liked = held.side == "first"
+    if not answer.own_words:
+        left_out["the model wrote nothing itself"] += 1
+        return []
     if liked and answer.finish_reason not in COMPLETE:
         left_out["a liked answer was cut"] += 1
         return []
     common = _common(
         answer, rules, basis="votes", voters=sorted(held.voters), curators=held.curators
     )
-    rows = [_row(kind="unpaired", chosen=answer.text, label=liked, **common)]
+    rows = [_row(kind="unpaired", chosen=answer.own_words, label=liked, **common)]
     if held.strong:
-        rows.append(_row(kind="sft", chosen=answer.text, **common))
+        rows.append(_row(kind="sft", chosen=answer.own_words, **common))
     return rows
 
 
@@ -265,7 +268,7 @@ def _liked_against_disliked(answers: Sequence[RatedAnswer], rules: Rules) -> lis
     rows = []
     for prompt, good_ones in liked.items():
         for good, bad in product(good_ones, disliked.get(prompt, ())):
-            if good.text.strip() == bad.text.strip() or good.finish_reason not in COMPLETE:
+            if good.own_words == bad.own_words or good.finish_reason not in COMPLETE:
                 continue
             common = _common(
                 good,
@@ -275,7 +278,9 @@ def _liked_against_disliked(answers: Sequence[RatedAnswer], rules: Rules) -> lis
                 curators=tuple(sorted({*held[good.id].curators, *held[bad.id].curators})),
                 others=[bad.id],
             )
-            rows.append(_row(kind="preference", chosen=good.text, rejected=bad.text, **common))
+            rows.append(
+                _row(kind="preference", chosen=good.own_words, rejected=bad.own_words, **common)
+            )
     return rows
 
 
@@ -293,7 +298,10 @@ def _of_judgements(comparison: RatedComparison, rules: Rules, left_out: Counter[
         left_out[f"judgements are {side}"] += 1
         return []
     good, bad = (left, right) if side == "first" else (right, left)
-    if good.text.strip() == bad.text.strip() or good.finish_reason not in COMPLETE:
+    if not good.own_words:
+        left_out["the model wrote nothing itself"] += 1
+        return []
+    if good.own_words == bad.own_words or good.finish_reason not in COMPLETE:
         left_out["the better answer is the same, or was cut"] += 1
         return []
     common = _common(
@@ -304,7 +312,7 @@ def _of_judgements(comparison: RatedComparison, rules: Rules, left_out: Counter[
         curators=curators,
         others=[bad.id],
     )
-    return [_row(kind="preference", chosen=good.text, rejected=bad.text, **common)]
+    return [_row(kind="preference", chosen=good.own_words, rejected=bad.own_words, **common)]
 
 
 def _preferred(

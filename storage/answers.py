@@ -11,6 +11,9 @@ from psycopg.types.json import Jsonb
 from storage.identity import AnswerId, ChunkId, DocumentId, MessageId
 from storage.pool import Connection
 
+OWN_WORDS = "own_words"
+"""Among an answer's parameters: how many of its first characters the model wrote; a passage that
+was quoted below them is the product's."""
 WEIGHTS = "weights"
 """Among an answer's parameters: the hash of the quantized weights, and of adapters in them."""
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from psycopg.sql import SQL, Identifier
 
-from storage.answers import WEIGHTS
+from storage.answers import OWN_WORDS, WEIGHTS
 from storage.curations import Curation, curation
 from storage.identity import (
     AnswerId,
@@ -116,6 +116,11 @@ class RatedAnswer:
     corrections: tuple[Correction, ...]
     called_for_help: bool
     curations: tuple[Curation, ...] = ()
+
+    @property
+    def own_words(self) -> str:
+        """What the model itself wrote; a passage that was quoted below it teaches no answer."""
+        return self.text[: int(self.params.get(OWN_WORDS, len(self.text)))].strip()
 
     @property
     def weights(self) -> str:

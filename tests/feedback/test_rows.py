@@ -296,3 +296,16 @@ def test_order_of_reading_does_not_matter() -> None:
     forward = compiled(*answers, comparisons=[pair])
     backward = compiled(*reversed(answers), comparisons=[pair])
     assert ids(forward.rows) == ids(backward.rows) and forward.rows
+
+
+def test_a_passage_that_was_quoted_below_an_answer_is_not_taught() -> None:
+    text = "It is in May.\n\nThe closest passage: the launch is in October."
+    quoted = replace(
+        answer(1, text, votes=(vote(ANA, 1),), corrections=(correction(BEN, "In October."),)),
+        params={"own_words": len("It is in May.")},
+    )
+    found = compile_rows([quoted], [], rules=Rules())
+    assert {row.chosen for row in found.rows} == {"It is in May.", "In October."}
+    assert {row.rejected for row in found.rows} == {None, "It is in May."}
+    silent = replace(quoted, params={"own_words": 0}, corrections=())
+    assert compile_rows([silent], [], rules=Rules()).rows == []
