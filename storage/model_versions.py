@@ -243,6 +243,16 @@ class ModelVersions:
                 {"share": share},
             )
 
+    async def note_better(self, version_id: VersionId) -> bool:
+        """Note that live votes prefer a tried version; False where it was noted before."""
+        async with self._pool.connection() as connection:
+            noted = await connection.execute(
+                'UPDATE model_versions SET gate = gate || \'{"live_votes": "better"}\''
+                " WHERE id = %s AND NOT gate ? 'live_votes'",
+                [version_id],
+            )
+            return noted.rowcount > 0
+
     async def promote(self, version_id: VersionId, *, by: MemberId | None) -> None:
         """Let a version answer the whole workspace; the one that did is retired."""
         async with self._pool.connection() as connection:
@@ -260,21 +270,33 @@ class ModelVersions:
             await _note(connection, version.workspace_id, by, "version_promoted", version_id, {})
 
     async def roll_back(
-        self, version_id: VersionId, *, to: VersionId | None, by: MemberId | None, why: str
-    ) -> None:
+        self,
+        version_id: VersionId,
+        *,
+        was: Literal["canary", "live"],
+        to: VersionId | None,
+        by: MemberId | None,
+        why: str,
+    ) -> bool:
         """Take a version out of service.
 
         Args:
+            was: what it is believed to be.
             to: the version that answers instead, where it was live; None = the settings' model.
             why: in words, for the audit.
+
+        Returns:
+            False where it is something else meanwhile; nothing changed.
         """
         async with self._pool.connection() as connection:
             version = await _locked(connection, version_id)
-            await connection.execute(
+            changed = await connection.execute(
                 "UPDATE model_versions SET status = 'rolled_back', share = 0, status_at = now()"
-                " WHERE id = %s",
-                [version_id],
+                " WHERE id = %s AND status = %s",
+                [version_id, was],
             )
+            if not changed.rowcount:
+                return False
             if to is not None:
                 await connection.execute(
                     "UPDATE model_versions SET status = 'live', status_at = now() WHERE id = %s",
@@ -288,6 +310,7 @@ class ModelVersions:
                 version_id,
                 {"why": why, "to": str(to) if to else None},
             )
+            return True
 
 
 async def _locked(connection: Connection, version_id: VersionId) -> ModelVersion:

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,10 +30,13 @@ from feedback.rows import Row
 from feedback.rules import Rules
 from storage.errors import StorageError
 from storage.model_versions import ModelVersions, version_name
+from storage.notices import Notices
 from storage.outages import outlive_outages
 from storage.pool import Pool
 from storage.queue import Worker
 from storage.runs import RUN, TRAINING_QUEUE, RunId, RunRow, Runs, StoredRun
+from training import pictures, reports
+from training.canary import CanaryWatch
 from training.decision import Thresholds, enough_labels
 from training.errors import NotEnoughFeedback, TrainingError
 from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, FAILURE, LOG, RESULT
@@ -82,8 +86,16 @@ class TrainingWorker:
         self._versions = ModelVersions(self.pool)
 
     async def work(self) -> None:
-        """Work until cancelled; outlives outages of the database."""
-        await outlive_outages(self._work, action="training_database_lost")
+        """Work, and watch what is tried, until cancelled; outlives outages of the database."""
+        watch = CanaryWatch(
+            pool=self.pool,
+            switch=self.switch,
+            settings=self.settings.training,
+            base=self.settings.engine.live,
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch.watch())
+            group.create_task(outlive_outages(self._work, action="training_database_lost"))
 
     async def _work(self) -> None:
         await Worker(
@@ -107,14 +119,27 @@ class TrainingWorker:
         try:
             await self._carry_out(run)
         except (TrainingError, EngineError) as error:
-            advice = getattr(error, "advice", "") or None
-            await self.runs.end(run.id, "failed", failure=str(error), advice=advice)
+            await self._fail(run, str(error), getattr(error, "advice", "") or None)
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
-            await self.runs.end(
-                run.id, "failed", failure=f"The disk refuses: {error}.", advice="Make room."
-            )
+            await self._fail(run, f"The disk refuses: {error}.", "Make room.")
+
+    async def _fail(self, run: StoredRun, failure: str, advice: str | None) -> None:
+        await self._tell(run, reports.failed(failure, advice))
+        await self.runs.end(run.id, "failed", failure=failure, advice=advice)
+
+    async def _tell(
+        self, run: StoredRun, text: str, *, gate: Mapping[str, Any] | None = None
+    ) -> None:
+        """Leave a notice where the run was asked for, with a picture of what was measured."""
+        picture = None
+        if gate is not None and run.place:
+            try:
+                picture = await pictures.gate(text.partition(".")[0][:60], gate)
+            except (TimeoutError, BrokenProcessPool):
+                logger.warning("no picture was drawn", extra={"action": "picture_failed"})
+        await Notices(self.pool).add(run, text, picture=picture)
 
     async def _gave_up(self, job: Job, died: bool) -> None:
         """Tell of a run that broke this worker again and again."""
@@ -127,11 +152,14 @@ class TrainingWorker:
                 told = await self.switch.promote(
                     run.workspace_id, run.parameters.get("version"), by=run.member_id
                 )
+                by = "an administrator" if run.member_id is not None else "a schedule"
+                await self._tell(run, reports.promoted(told, by=by))
                 await self.runs.end(run.id, "succeeded", result=told)
             case "rollback":
                 told = await self.switch.roll_back(
                     run.workspace_id, by=run.member_id, why="an administrator asked for it"
                 )
+                await self._tell(run, reports.rolled_back(told))
                 await self.runs.end(run.id, "succeeded", result=told)
             case "train":
                 await self._train(run)
@@ -147,9 +175,7 @@ class TrainingWorker:
             await self._made(run, folder)
         elif code == EXIT_FAILED:
             failure = json.loads((folder / FAILURE).read_bytes())
-            await self.runs.end(
-                run.id, "failed", failure=failure["reason"], advice=failure["advice"] or None
-            )
+            await self._fail(run, failure["reason"], failure["advice"] or None)
         elif code == EXIT_STOPPED:
             await self.runs.end(run.id, "cancelled")
 
@@ -243,9 +269,16 @@ class TrainingWorker:
             gate=result["gate"],
             accepted=result["outcome"] == "candidate",
         )
-        if version.status == "candidate" and self.settings.training.canary_share > 0:
-            await self.switch.try_out(version, share=self.settings.training.canary_share)
-        await self.runs.end(run.id, "succeeded", result={**result, "version": plan.name})
+        share = self.settings.training.canary_share
+        if version.status == "candidate" and share > 0:
+            await self.switch.try_out(version, share=share)
+        result["version"] = plan.name
+        answers = {
+            answer for _, row in await self.runs.rows_of_run(run.id) for answer in row.answer_ids
+        }
+        text = reports.made(result, learnt=len(answers), tried=share)
+        await self._tell(run, text, gate=result["gate"])
+        await self.runs.end(run.id, "succeeded", result=result)
 
 
 class _Watched:

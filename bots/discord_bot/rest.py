@@ -98,6 +98,7 @@ class DiscordCalls:
         reference: str | None = None,
         nonce: str | None = None,
         calls: Sequence[str] = (),
+        file: discord.File | None = None,
     ) -> str:
         """Post a message; returns its id.
 
@@ -107,6 +108,7 @@ class DiscordCalls:
             nonce: at most 25 characters; for some minutes a second message of the same nonce is
                 the first one, so a post that got no answer may be repeated.
             calls: ids of people, and of roles after `&`, whom mentions in it really call.
+            file: an attachment.
         """
         reply = discord.utils.MISSING
         if reference is not None:
@@ -114,6 +116,7 @@ class DiscordCalls:
         body = handle_message_parameters(
             content=content,
             view=view if view is not None else discord.utils.MISSING,
+            file=file if file is not None else discord.utils.MISSING,
             nonce=nonce,
             message_reference=reply,
             allowed_mentions=_only(calls),

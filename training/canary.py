@@ -1,0 +1,91 @@
+"""Watches versions that are tried: better ones are promoted, worse ones taken back.
+
+The votes of both models are weighed again at every look; the test stays honest however often one
+looks (`training.sequential`).
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from engine.errors import EngineError
+from storage.errors import StorageUnavailable
+from storage.model_versions import ModelVersion
+from storage.notices import Notices
+from storage.pool import Pool
+from storage.runs import Runs
+from storage.settings import TrainingSettings
+from training import reports
+from training.errors import TrainingError
+from training.sequential import Standing, Vote, standing
+from training.serving import ModelSwitch
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryWatch:
+    """Looks at the versions that are tried.
+
+    Attributes:
+        base: name of the model that answers where no version is live.
+    """
+
+    pool: Pool
+    switch: ModelSwitch
+    settings: TrainingSettings
+    base: str
+
+    async def watch(self) -> None:
+        """Look again and again until cancelled."""
+        while True:
+            try:
+                await self.switch.load_serving()
+                for version in await self.switch.versions.serving_everywhere():
+                    if version.status == "canary":
+                        await self.look(version)
+            except (StorageUnavailable, EngineError, TrainingError) as error:
+                logger.warning("not looked: %s", error, extra={"action": "canary_unwatched"})
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look(self, version: ModelVersion) -> Standing:
+        """Weigh the votes that came since a version is tried, and act on them.
+
+        Raises:
+            StorageUnavailable, EngineError: safe to repeat.
+        """
+        versions = self.switch.versions
+        live = (await versions.serving(version.workspace_id)).live
+        live_name = live.name if live is not None else self.base
+        votes = [
+            Vote(arm="candidate" if each.model == version.name else "live", good=each.value > 0)
+            for each in await versions.votes(version.workspace_id, since=version.status_at)
+            if each.model in (version.name, live_name)
+        ]
+        now = standing(votes)
+        if now.verdict == "worse":
+            told = await self.switch.roll_back(
+                version.workspace_id,
+                by=None,
+                why=f"people like its answers less ({now.votes} votes)",
+            )
+            await self._tell(version, reports.rolled_back(told))
+        elif now.verdict == "better" and self.settings.promote == "auto":
+            told = await self.switch.promote(version.workspace_id, version.name, by=None)
+            await self._tell(version, reports.promoted(told, by=f"{now.votes} live votes"))
+        elif now.verdict == "better" and await versions.note_better(version.id):
+            await self._tell(
+                version,
+                f"People like {version.name} better ({now.votes} live votes). An administrator may "
+                "promote it now.",
+            )
+        return now
+
+    async def _tell(self, version: ModelVersion, text: str) -> None:
+        """Leave a notice where the version's run was asked for."""
+        run = await Runs(self.pool).get(version.run_id) if version.run_id is not None else None
+        if run is not None:
+            await Notices(self.pool).add(run, text)
