@@ -67,12 +67,10 @@ class CanaryWatch:
         ]
         now = standing(votes)
         if now.verdict == "worse":
-            told = await self.switch.roll_back(
-                version.workspace_id,
-                by=None,
-                why=f"people like its answers less ({now.votes} votes)",
-            )
-            await self._tell(version, reports.rolled_back(told))
+            why = f"people like its answers less ({now.votes} votes)"
+            if await self.switch.end_trial(version, by=None, why=why):
+                told = {"version": version.name, "now": live_name, "why": why}
+                await self._tell(version, reports.rolled_back(told))
         elif now.verdict == "better" and self.settings.promote == "auto":
             told = await self.switch.promote(version.workspace_id, version.name, by=None)
             await self._tell(version, reports.promoted(told, by=f"{now.votes} live votes"))

@@ -62,9 +62,7 @@ class ModelSwitch:
             TrainingError: no version answers this workspace.
         """
         serving = await self.versions.serving(workspace_id)
-        if serving.canary is not None:
-            await self.versions.roll_back(serving.canary.id, to=None, by=by, why=why)
-            await self._unload(serving.canary)
+        if serving.canary is not None and await self.end_trial(serving.canary, by=by, why=why):
             return {"version": serving.canary.name, "now": _name(serving.live), "why": why}
         if serving.live is None:
             raise TrainingError("No trained version answers this workspace: nothing to take back.")
@@ -73,20 +71,45 @@ class ModelSwitch:
             await self._load(before)
             await self.engine.alias(live_alias(workspace_id), before.name)
         await self.versions.roll_back(
-            serving.live.id, to=before.id if before else None, by=by, why=why
+            serving.live.id, was="live", to=before.id if before else None, by=by, why=why
         )
         await self._unload(serving.live)
         logger.info("rolled back", extra={"action": "rolled_back", "model": serving.live.name})
         return {"version": serving.live.name, "now": _name(before), "why": why}
 
+    async def end_trial(self, version: ModelVersion, *, by: MemberId | None, why: str) -> bool:
+        """Take a tried version out of service.
+
+        Returns:
+            False where it is not tried any more: somebody promoted it, or took it back, before.
+        """
+        ended = await self.versions.roll_back(version.id, was="canary", to=None, by=by, why=why)
+        if ended:
+            await self._unload(version)
+            logger.info("trial ended", extra={"action": "rolled_back", "model": version.name})
+        return ended
+
     async def load_serving(self) -> None:
-        """Load every version that answers anybody into an engine that does not know it."""
-        known = {model.name for model in await self.engine.models()}
+        """Load every version that answers anybody into an engine that does not know it.
+
+        A version that cannot be loaded is logged, and keeps none of the others from it; until it
+        can be, the model of the settings answers its workspace.
+        """
+        roots = {model.name: model.root for model in await self.engine.models()}
         for version in await self.versions.serving_everywhere():
-            if version.name not in known:
-                await self._load(version)
-            if version.status == "live":
-                await self.engine.alias(live_alias(version.workspace_id), version.name)
+            alias = live_alias(version.workspace_id)
+            try:
+                if version.name not in roots:
+                    await self._load(version)
+                if version.status == "live" and roots.get(alias) != version.name:
+                    await self.engine.alias(alias, version.name)
+            except EngineError as error:
+                logger.error(
+                    "%s is not served: %s",
+                    version.name,
+                    error,
+                    extra={"action": "version_missing", "model": version.name},
+                )
 
     async def _chosen(self, workspace_id: WorkspaceId, name: str | None) -> ModelVersion:
         versions = await self.versions.list(workspace_id)

@@ -127,7 +127,7 @@ async def test_one_version_answers_and_the_one_before_can_again(pool: Pool) -> N
         "live",
         "retired",
     ]
-    await versions.roll_back(second.id, to=first.id, by=None, why="worse")
+    await versions.roll_back(second.id, was="live", to=first.id, by=None, why="worse")
     serving = await versions.serving(workspace)
     assert (serving.live and serving.live.name, serving.canary) == ("v1", None)
     noted = [entry.action for entry in await audit.entries(pool, workspace_id=workspace, limit=3)]
