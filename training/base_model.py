@@ -4,7 +4,8 @@ Prompts are made by the engine's own code from the base's manifest, so training 
 that serving will.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,3 +193,21 @@ def lora_fields(lora: LoraSettings) -> dict[str, Any]:
     if not isinstance(lora.target_modules, str):
         fields["target_modules"] = list(lora.target_modules)
     return fields
+
+
+@contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """Let a model that learns only answer, without dropout or gradients kept for later.
+
+    Layers of 4 bits stay as they are: bitsandbytes repacks the weights of those that do not train,
+    on CPUs that have bfloat16, and repacked ones pass no gradient on when training goes on.
+    """
+    was_training = model.training
+    model.eval()
+    for layer in model.modules():
+        if type(layer).__name__ == "Linear4bit":
+            layer.training = True
+    try:
+        yield
+    finally:
+        model.train(was_training)

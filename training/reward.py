@@ -12,7 +12,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 from training import bootstrap
-from training.base_model import Reader, base_weights, load_base, load_tokenizer, lora_fields
+from training.base_model import (
+    Reader,
+    answering,
+    base_weights,
+    load_base,
+    load_tokenizer,
+    lora_fields,
+)
 from training.cores import map_on_cores
 from training.dpo import paired
 from training.errors import BaseUnusable, NotEnoughFeedback
@@ -27,8 +34,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from training.evaluation import Prompt
-
-_MODEL_CLASS = "AutoModelForSequenceClassification"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,7 @@ class RewardModel:
         """
         from peft import PeftModel
 
-        base = load_base(weights, load_in=load_in, model_class=_MODEL_CLASS, num_labels=1)
+        base = _classifier(weights, load_in)
         try:
             model = PeftModel.from_pretrained(base, adapter)
         except (ValueError, OSError, RuntimeError) as error:
@@ -67,10 +72,8 @@ class RewardModel:
 
     def sharing(self, groups: Sequence[Group]) -> "RewardModel":
         """The same, sharing prompts where the model allows it; tried on the longest group."""
-        was_training = self.model.training
-        self.model.eval()
-        shared = may_share(self._of_group, groups)
-        self.model.train(was_training)
+        with answering(self.model):
+            shared = may_share(self._of_group, groups)
         return RewardModel(model=self.model, shared=shared)
 
     def _of_group(self, group: Group) -> "list[Tensor]":
@@ -79,8 +82,8 @@ class RewardModel:
         device = next(base.parameters()).device
         inputs = group.inputs(device)
         hidden = base.base_model(**inputs, use_cache=False).last_hidden_state[0, group.ends()]
-        found = base.score(hidden.to(next(base.score.parameters()).dtype))[:, 0].float()
-        return list(found.unbind())
+        head = base.score.modules_to_save["default"]  # peft's copy, which learns
+        return list(head(hidden.to(head.weight.dtype))[:, 0].float().unbind())
 
     def rewards(self, groups: Sequence[Group]) -> list[list[float]]:
         """The number of each answer of each group, without training."""
@@ -93,11 +96,8 @@ class RewardModel:
                     for each in of_each_answer(self._of_group, group, shared=self.shared)
                 ]
 
-        was_training = self.model.training
-        self.model.eval()
-        found = map_on_cores(of, groups)
-        self.model.train(was_training)
-        return found
+        with answering(self.model):
+            return map_on_cores(of, groups)
 
     def __call__(self, *, input_ids: "Tensor", attention_mask: "Tensor", **_: Any) -> Any:
         """The numbers of a padded batch of pairs, preferred answers first: `logits` (2 N, 1)."""
@@ -180,11 +180,24 @@ def _untrained(stage: Stage, recipe: RewardRecipe) -> Any:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(recipe.seed)
-    base = load_base(stage.weights, load_in=recipe.load_in, model_class=_MODEL_CLASS, num_labels=1)
+    base = _classifier(stage.weights, recipe.load_in)
     try:
         return get_peft_model(base, LoraConfig(task_type="SEQ_CLS", **lora_fields(recipe.lora)))
     except (ValueError, RuntimeError) as error:
         raise BaseUnusable(f"The adapter does not fit {stage.weights.name}: {error}") from error
+
+
+def _classifier(weights: Path, load_in: LoadIn) -> Any:
+    """The base with a head that gives one number; the adapter brings the head that counts."""
+    from trl.trainer.reward_trainer import suppress_seqcls_warning
+
+    with suppress_seqcls_warning():
+        return load_base(
+            weights,
+            load_in=load_in,
+            model_class="AutoModelForSequenceClassification",
+            num_labels=1,
+        )
 
 
 def _measured(

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Final
 
-from training.base_model import load_policy, load_tokenizer
+from training.base_model import answering, load_policy, load_tokenizer
 from training.cores import add_gradients, map_on_cores
 from training.errors import NotEnoughFeedback, RecipeInvalid, TrainingError
 from training.preferences import compared, once
@@ -58,7 +58,8 @@ def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
         adapter=stage.policy,
         seed=recipe.seed,
     )
-    reward_model = RewardModel.load(stage.weights, stage.reward_model, load_in=recipe.load_in)
+    loaded = RewardModel.load(stage.weights, stage.reward_model, load_in=recipe.load_in)
+    reward_model = loaded.sharing(_tried(prompts))
     judged = _Judged(stage=stage, recipe=recipe, reward_model=reward_model, policy=policy)
     before = once(stage, "before", lambda: judged.likeliest(held_out))
     usual = once(stage, "usual_length", lambda: judged.usual_length(prompts[:_BASELINE_PROMPTS]))
@@ -91,6 +92,12 @@ def _prompts(stage: Stage, recipe: RlooRecipe, split: Any) -> list[list[int]]:
     return sorted(list(prompt) for prompt in found if len(prompt) <= room)
 
 
+def _tried(prompts: list[list[int]]) -> list[Group]:
+    """What tells whether answers may share a prompt: the longest one, with any answers."""
+    longest = max(prompts, key=len)
+    return [Group(prompt=longest, answers=[longest[-4:], longest[:4]])]
+
+
 class _Judged:
     """Answers of the policy, and what the reward model says of them."""
 
@@ -117,12 +124,10 @@ class _Judged:
         # Each prompt's own seed: answers do not depend on which core is faster.
         seeds = torch.randint(2**62, (len(counts),)).tolist()
         asked = [(*each, seed) for each, seed in zip(counts.items(), seeds, strict=True)]
-        was_training = self.policy.training
-        self.policy.eval()
-        found = map_on_cores(
-            lambda each: draw(self.policy, each[0], drawing, count=each[1], seed=each[2]), asked
-        )
-        self.policy.train(was_training)
+        with answering(self.policy):
+            found = map_on_cores(
+                lambda each: draw(self.policy, each[0], drawing, count=each[1], seed=each[2]), asked
+            )
         answers = {prompt: iter(each) for prompt, each in zip(counts, found, strict=True)}
         return [next(answers[tuple(prompt)]) for prompt in prompts]
 
@@ -130,24 +135,29 @@ class _Judged:
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
     ) -> list[float]:
         """What the reward model says, less the penalty of an answer without an end."""
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            places.setdefault(tuple(prompt), []).append(place)
         groups = [
-            Group(prompt=list(prompt), answers=[list(answer)])
-            for prompt, answer in zip(prompts, answers, strict=True)
+            Group(prompt=list(prompt), answers=[list(answers[place]) for place in each])
+            for prompt, each in places.items()
         ]
-        return [
-            reward - (0.0 if answer[-1] in self.ends else MISSING_END_PENALTY)
-            for (reward,), answer in zip(self._reward_model.rewards(groups), answers, strict=True)
-        ]
+        found = [0.0] * len(prompts)
+        for each, rewards in zip(places.values(), self._reward_model.rewards(groups), strict=True):
+            for place, reward in zip(each, rewards, strict=True):
+                ended = answers[place][-1] in self.ends
+                found[place] = reward - (0.0 if ended else MISSING_END_PENALTY)
+        return found
 
     def likeliest(self, prompts: Sequence[Sequence[int]]) -> dict[str, list[float]]:
         """Rewards and lengths of the answers that would be served."""
         drawing = Drawing(
             max_tokens=self._recipe.max_completion_length, ends=self.ends, temperature=None
         )
-        self.policy.eval()
-        answers = map_on_cores(
-            lambda prompt: draw(self.policy, prompt, drawing, count=1, seed=0)[0], prompts
-        )
+        with answering(self.policy):
+            answers = map_on_cores(
+                lambda prompt: draw(self.policy, prompt, drawing, count=1, seed=0)[0], prompts
+            )
         return {
             "rewards": self.rewards(prompts, answers),
             "lengths": [float(len(answer)) for answer in answers],

@@ -8,7 +8,7 @@ the negative log-likelihood of the answer's tokens, their mean over the step.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.base_model import load_policy, load_tokenizer
+from training.base_model import answering, load_policy, load_tokenizer
 from training.cores import add_gradients, map_on_cores
 from training.errors import NotEnoughFeedback
 from training.recipes import SftRecipe
@@ -176,7 +176,6 @@ def mean_loss(policy: Any, rows: Sequence[Rendered]) -> float | None:
         with torch.no_grad():
             return answer_losses(policy, {key: each.to(device) for key, each in batch.items()})[0]
 
-    policy.eval()
-    found = torch.cat(map_on_cores(losses, rows))
-    policy.train()
+    with answering(policy):
+        found = torch.cat(map_on_cores(losses, rows))
     return float(found.mean())

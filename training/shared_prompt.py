@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from training.base_model import answering
 from training.cores import map_on_cores
 
 if TYPE_CHECKING:
@@ -118,10 +119,8 @@ class Scorer:
     def of(cls, policy: Any, groups: Sequence[Group], *, temperature: float = 1.0) -> "Scorer":
         """A scorer that shares prompts where the policy allows it."""
         alone = cls(policy=policy, shared=False, temperature=temperature)
-        was_training = policy.training
-        policy.eval()
-        shared = may_share(alone.log_probs, groups)
-        policy.train(was_training)
+        with answering(policy):
+            shared = may_share(alone.log_probs, groups)
         return cls(policy=policy, shared=shared, temperature=temperature)
 
     def _logits(self, group: Group) -> "list[Tensor]":
@@ -161,11 +160,8 @@ class Scorer:
                 found = of_each_answer(self.log_probs, group, shared=self.shared)
             return [float(each.sum()) for each in found]
 
-        was_training = self.policy.training
-        self.policy.eval()
-        found = map_on_cores(of, groups)
-        self.policy.train(was_training)
-        return found
+        with answering(self.policy):
+            return map_on_cores(of, groups)
 
     def __call__(
         self, *, input_ids: "Tensor", attention_mask: "Tensor", labels: "Tensor", **_: Any

@@ -165,6 +165,15 @@ def test_a_stage_learns_and_goes_on_after_a_kill_as_if_nothing_had_happened(
     assert again.metrics == pytest.approx(result.metrics, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt:UserWarning")
+@pytest.mark.parametrize("load_in", ["4bit", "8bit"])
+def test_a_reward_model_learns_on_quantized_weights(
+    stage_in: Callable[..., Stage], load_in: str
+) -> None:
+    result = run(stage_in("run", "reward"), load_in=load_in)
+    assert result.metrics["held_out_accuracy"] == 1
+
+
 def test_the_reference_is_the_policy_that_the_stage_begins_with(
     stage_in: Callable[..., Stage], sft_policy: Path
 ) -> None:
@@ -173,6 +182,31 @@ def test_the_reference_is_the_policy_that_the_stage_begins_with(
     # Against any other reference, the rewards of the first step would not be zero.
     assert told(stage, "loss") == [pytest.approx(math.log(2), abs=1e-4)]
     assert told(stage, "rewards/chosen") == [pytest.approx(0, abs=1e-4)]
+
+
+@pytest.mark.parametrize("kind", ["dpo", "kto", "reward"])
+def test_a_step_on_cores_is_the_step_of_the_whole_batch(
+    stage_in: Callable[..., Stage], kind: StageKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(f"training.{kind}")
+    compared: list[bool] = []
+
+    def instead(trainer: Any, stage: Stage) -> None:
+        batch = next(iter(trainer.get_train_dataloader()))
+        trained = [each for each in trainer.model.parameters() if each.requires_grad]
+        trainer.current_gradient_accumulation_steps = 1
+        whole = trainer.compute_loss(trainer.model, dict(batch))
+        wanted = torch.autograd.grad(whole, trained)
+        loss = trainer.training_step(trainer.model, dict(batch))
+        assert float(loss) == pytest.approx(float(whole.detach()), rel=1e-4)
+        for ours, theirs in zip(trained, wanted, strict=True):
+            assert ours.grad is not None
+            assert torch.allclose(ours.grad, theirs, rtol=1e-2, atol=1e-4)
+        compared.append(True)
+
+    monkeypatch.setattr(module, "train", instead)
+    run(stage_in("run", kind))
+    assert compared
 
 
 def groups_of(vocabulary: int) -> list[Group]:
@@ -200,7 +234,7 @@ def test_answers_that_share_a_prompt_get_what_trl_gives_them_alone(
     from trl.trainer.dpo_trainer import DataCollatorForPreference
     from trl.trainer.utils import add_fused_lm_head
 
-    model = load_base(tiny_models.write_generator(tmp_path, family=family, **shape)).eval()
+    model = load_base(tiny_models.write_generator(tmp_path, family=family, **shape))
     groups = groups_of(model.config.vocab_size)
     scorer = Scorer.of(model, groups)
     assert scorer.shared
@@ -234,7 +268,7 @@ def test_a_model_that_looks_back_a_window_computes_each_answer_alone(tmp_path: P
 
 
 def test_drawn_answers_are_what_transformers_draws(trainable: Path) -> None:
-    model = load_base(trainable / "bases" / MODEL).eval()
+    model: Any = load_base(trainable / "bases" / MODEL)
     prompt = groups_of(200)[0].prompt
     greedy = Drawing(max_tokens=8, ends=[2], temperature=None)
     wanted = model.generate(
