@@ -14,9 +14,11 @@ help: ## show this list
 up: $(VENV)/.runtime ## install what is missing, then run everything until Ctrl-C
 	@$(BIN)/parley up
 
+# Most tests wait, so four at a time; those of one file share their fixtures. Models and matrices of
+# tests are so small that a second thread for one costs more than it does.
 test: $(VENV)/.dev ## run the whole test suite, in a real browser too
 	@command -v chromium >/dev/null || $(call apt_install,chromium)
-	$(BIN)/pytest -n 4 --dist loadfile # most tests wait; those of one file share their fixtures
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 4 --dist loadfile
 
 check: $(VENV)/.dev ## format, lint, import contracts and types, as CI and pre-commit do
 	$(BIN)/ruff format --check .
