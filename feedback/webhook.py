@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 CHECK_S: Final = 60.0
 """Between two looks whether Argilla, perhaps a new one, still tells us."""
-RETRY_S: Final = 5.0
+RETRY_S: Final = 10.0
 """Before the next one where Argilla is away."""
 
 
