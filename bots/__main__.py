@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from bots import check, console, feedback_console
+from bots import check, console, feedback_console, training_console
 from bots.errors import AlreadyRunning, BotsError, InputUnusable, PartFailed
 from bots.settings import Settings
 from engine.errors import EngineError, SettingsInvalid
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_verb(verbs)
     console.add_verbs(verbs)
     feedback_console.add_verbs(verbs)
+    training_console.add_verbs(verbs)
     return parser
 
 

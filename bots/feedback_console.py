@@ -68,13 +68,13 @@ def _action(actions: Any, name: str, run: Any, summary: str) -> argparse.Argumen
 
 async def _leaderboard(args: argparse.Namespace, settings: Settings) -> int:
     async with open_workplace(settings) as workplace:
-        workspace_id = await _workspace(args, workplace)
+        workspace_id = await workspace_of(args, workplace)
         channel_id = ChannelId(args.channel) if args.channel else None
         board = await workplace.feedback.ranking(workspace_id=workspace_id, channel_id=channel_id)
     if args.picture is not None:
         args.picture.write_bytes(await picture(board, title=f"Leaderboard: {board.votes} votes"))
     if args.json:
-        _print_json(asdict(board))
+        print_json(asdict(board))
     else:
         print("\n".join(leaderboard_lines(board)))
     return 0
@@ -107,11 +107,11 @@ def _line(model: Ranked) -> str:
 
 async def _flags(args: argparse.Namespace, settings: Settings) -> int:
     async with open_workplace(settings) as workplace:
-        workspace_id = await _workspace(args, workplace)
+        workspace_id = await workspace_of(args, workplace)
         answers, comparisons = await Rated(workplace.pool).everything(workspace_id)
     found = flags(answers, comparisons)
     if args.json:
-        _print_json({"flags": [asdict(flag) for flag in found]})
+        print_json({"flags": [asdict(flag) for flag in found]})
         return 0
     for flag in found:
         print(f"{flag.sign}: {', '.join(map(str, flag.members))}: {flag.what}")
@@ -122,12 +122,12 @@ async def _flags(args: argparse.Namespace, settings: Settings) -> int:
 
 async def _quarantine(args: argparse.Namespace, settings: Settings) -> int:
     async with open_workplace(settings) as workplace:
-        workspace_id = await _workspace(args, workplace)
+        workspace_id = await workspace_of(args, workplace)
         changed = await workplace.members.quarantine(
             MemberId(args.member), workspace_id=workspace_id, on=args.on, by=None
         )
     if args.json:
-        _print_json({"changed": changed})
+        print_json({"changed": changed})
     elif changed:
         print("Their ratings count no longer." if args.on else "Their ratings count again.")
     else:
@@ -141,7 +141,7 @@ async def _status(args: argparse.Namespace, settings: Settings) -> int:
         curation = await Curations(workplace.pool).state()
         workspaces = await Rated(workplace.pool).workspaces()
     if args.json:
-        _print_json({**asdict(state), "curation": asdict(curation)})
+        print_json({**asdict(state), "curation": asdict(curation)})
         return 0
     if not settings.argilla.enabled:
         print("Nothing is told to Argilla: PARLEY_ARGILLA__ENABLED is false.")
@@ -190,7 +190,7 @@ async def _snapshot(args: argparse.Namespace, settings: Settings) -> int:
         ) from error
     rules = Rules(channel_id=ChannelId(args.channel) if args.channel else None)
     async with open_workplace(settings) as workplace:
-        workspace_id = await _workspace(args, workplace)
+        workspace_id = await workspace_of(args, workplace)
         found = await snapshot(workplace.pool, workspace_id=workspace_id, rules=rules)
     try:
         folder = write(found, args.directory)
@@ -202,7 +202,7 @@ async def _snapshot(args: argparse.Namespace, settings: Settings) -> int:
         for split in ("train", "held_out")
     }
     if args.json:
-        _print_json({"folder": folder, "rows": counts, "left_out": found.left_out})
+        print_json({"folder": folder, "rows": counts, "left_out": found.left_out})
         return 0
     print(f"{folder}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
     for reason, count in found.left_out.items():
@@ -210,7 +210,7 @@ async def _snapshot(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-async def _workspace(args: argparse.Namespace, workplace: Workplace) -> WorkspaceId:
+async def workspace_of(args: argparse.Namespace, workplace: Workplace) -> WorkspaceId:
     """The workspace that was named, or the only one where anybody rated."""
     if args.workspace is not None:
         return WorkspaceId(args.workspace)
@@ -223,6 +223,7 @@ async def _workspace(args: argparse.Namespace, workplace: Workplace) -> Workspac
     raise InputUnusable(f"Which workspace? Name one with --workspace: {named}.")
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print data for programs."""
     json.dump(value, sys.stdout, default=str, ensure_ascii=False, indent=2)
     print()

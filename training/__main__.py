@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
+from uuid import UUID
 
 from engine.client import EngineClient
 from engine.errors import EngineError, SettingsInvalid
@@ -22,6 +23,7 @@ from storage.errors import StorageError
 from storage.jobs import until_stopped
 from storage.model_versions import ModelVersions
 from storage.pool import open_pool
+from storage.runs import RunId, Runs
 from training.artifact import Form
 from training.errors import TrainingError
 from training.settings import TrainingProcessSettings
@@ -59,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("out", type=Path, help="directory to make")
     add.add_argument("--form", choices=get_args(Form), default="adapter")
     add.set_defaults(run=_export)
+    add = verbs.add_parser("curves", help="draw the losses of runs")
+    add.add_argument("out", type=Path, metavar="FILE.png")
+    add.add_argument("run_id", type=UUID, nargs="+")
+    add.set_defaults(run=_curves)
     add = verbs.add_parser("push", help="upload what a run made to the Hugging Face Hub")
     add.add_argument("folder", type=Path, help="the run's folder: <home>/runs/<id>")
     add.add_argument("repository", help="<organisation>/<name>; made, privately, if missing")
@@ -102,6 +108,23 @@ def _export(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> in
 
     print(take_away(parsed.folder, parsed.out, parsed.form))
     return 0
+
+
+def _curves(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
+    parsed.out.write_bytes(asyncio.run(_drawn(parsed.run_id, settings)))
+    return 0
+
+
+async def _drawn(run_ids: Sequence[UUID], settings: TrainingProcessSettings) -> bytes:
+    from training.pictures import curves
+
+    async with (
+        database_url(settings.database, home=settings.home) as url,
+        open_pool(url, settings=settings.database) as pool,
+    ):
+        runs = Runs(pool)
+        told = {str(each)[:8]: await runs.metrics(RunId(each)) for each in run_ids}
+    return await curves(told)
 
 
 def _push(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
