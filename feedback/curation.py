@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S: Final = 2.0
 """Between two looks."""
-CALLED_POLL_S: Final = 30.0
+CALLED_POLL_S: Final = 60.0
 """The same where a webhook calls, which may be lost."""
 GAP_S: Final = 0.25
 """Between two looks at the least, however often it calls."""

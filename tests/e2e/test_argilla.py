@@ -103,7 +103,7 @@ async def test_a_click_is_seen_in_argilla_and_a_curators_word_comes_back_at_once
             seen[:] = await records(http, team)
             return bool(seen)
 
-        await eventually(told, "the vote is seen in Argilla")
+        await eventually(told, "the vote is seen in Argilla", within_s=60)
         [record] = seen
         assert record["fields"]["question"] == QUESTION
         assert record["metadata"]["weights"] == FINGERPRINT
@@ -115,7 +115,7 @@ async def test_a_click_is_seen_in_argilla_and_a_curators_word_comes_back_at_once
 
         forged = {"webhook-id": "1", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}
         async with httpx.AsyncClient(trust_env=False) as stranger:
-            await eventually(lambda: refuses(stranger, hook), "the webhook is registered")
+            await eventually(lambda: refuses(stranger, hook), "it is registered", within_s=60)
             answered = await stranger.post(hook, headers=forged, content=b"{}")
             assert answered.status_code == HTTPStatus.UNAUTHORIZED
             large = await stranger.post(hook, content=b"x" * (3 * 2**20))
