@@ -82,8 +82,10 @@ def status_text(now: Status, dialect: Dialect) -> str:
     engine = f"answers; models: {names}" if now.engine_trouble is None else "does not answer"
     documents = ", ".join(f"{count} {status}" for status, count in now.documents.items()) or "none"
     runs = [
-        f"• {run.kind} {dialect.code(str(run.id))}: {run.status}, asked for "
-        f"{run.created_at:%Y-%m-%d %H:%M} UTC"
+        f"• {run.kind} {dialect.code(str(run.id))}: {run.status}"
+        + (f" ({run.stage})" if run.stage else "")
+        + (f": {dialect.plain(run.failure)}" if run.failure else "")
+        + f", asked for {run.created_at:%Y-%m-%d %H:%M} UTC"
         for run in now.runs
     ]
     return "\n".join(
@@ -107,9 +109,8 @@ def run_asked(recipe: Recipe, person: str, dialect: Dialect) -> str:
 def run_queued(run_id: RunId, dialect: Dialect) -> str:
     """The first report of a run."""
     return (
-        f"Queued as run {dialect.code(str(run_id))}. It waits until a training worker runs, which "
-        f"this version of Parley does not bring yet; {dialect.command('status')} shows where it "
-        "stands."
+        f"Queued as run {dialect.code(str(run_id))}. I tell here how it ends; "
+        f"{dialect.command('status')} shows where it stands."
     )
 
 

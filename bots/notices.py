@@ -4,8 +4,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from bots.dialect import Dialect
 from storage.errors import StorageUnavailable
-from storage.notices import Notice, Notices
+from storage.notices import PERSON, Notice, Notices
 
 logger = logging.getLogger(__name__)
 
@@ -16,8 +17,14 @@ Post = Callable[[Notice], Awaitable[None]]
 """Posts one notice; raises what the platform refuses with."""
 
 
+def worded(notice: Notice, dialect: Dialect) -> str:
+    """A notice's text as a platform writes it; whoever asked for the run is named."""
+    person = dialect.person(notice.person) if notice.person else "an administrator"
+    return person.join(dialect.plain(part) for part in notice.text.split(PERSON))
+
+
 async def tell_for_ever(notices: Notices, *, platform: str, post: Post) -> None:
-    """Post what is due until cancelled; a notice that is refused is tried a few times."""
+    """Post what is due until cancelled; what is refused is due again after a pause."""
     while True:
         try:
             for notice in await notices.due(platform):

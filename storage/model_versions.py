@@ -243,16 +243,6 @@ class ModelVersions:
                 {"share": share},
             )
 
-    async def note_better(self, version_id: VersionId) -> bool:
-        """Note that live votes prefer a tried version; False where it was noted before."""
-        async with self._pool.connection() as connection:
-            noted = await connection.execute(
-                'UPDATE model_versions SET gate = gate || \'{"live_votes": "better"}\''
-                " WHERE id = %s AND NOT gate ? 'live_votes'",
-                [version_id],
-            )
-            return noted.rowcount > 0
-
     async def promote(self, version_id: VersionId, *, by: MemberId | None) -> None:
         """Let a version answer the whole workspace; the one that did is retired."""
         async with self._pool.connection() as connection:
@@ -299,7 +289,8 @@ class ModelVersions:
                 return False
             if to is not None:
                 await connection.execute(
-                    "UPDATE model_versions SET status = 'live', status_at = now() WHERE id = %s",
+                    "UPDATE model_versions SET status = 'live', share = 0, status_at = now()"
+                    " WHERE id = %s",
                     [to],
                 )
             await _note(

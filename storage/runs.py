@@ -21,6 +21,8 @@ from storage.queue import defer
 RUN = "run"
 """The task, with the run's id as `run_id`."""
 TRAINING_QUEUE = "training"
+SERVING_QUEUE = "serving"
+"""Of promotions and rollbacks: a model is taken back at once, whatever is being trained."""
 
 RunId = NewType("RunId", UUID)
 RunKind = Literal["train", "promote", "rollback"]
@@ -118,7 +120,8 @@ class Runs:
     ) -> RunId:
         """Store a run, its job and its row in the audit, all or nothing.
 
-        Runs of one workspace are done one after another, in the order in which they were queued.
+        Trainings of one workspace are done one after another, in the order in which they were
+        queued, and so are promotions and rollbacks, which wait for no training.
 
         Args:
             by: who asked; None for a schedule.
@@ -133,11 +136,12 @@ class Runs:
                 ],
             )
             run_id = RunId((await one_row(made))[0])
+            queue = TRAINING_QUEUE if recipe.kind == "train" else SERVING_QUEUE
             await defer(
                 connection,
                 RUN,
-                queue=TRAINING_QUEUE,
-                lock=str(workspace_id),
+                queue=queue,
+                lock=f"{queue} {workspace_id}",
                 arguments={"run_id": str(run_id)},
             )
             await add_entry(
@@ -294,6 +298,26 @@ class Runs:
             " WHERE run_id = %s ORDER BY row_id",
             run_id,
         )
+
+    async def ratings_behind(self, run_id: RunId) -> int:
+        """Votes, choices and corrections that a run learnt from and that are still there."""
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "WITH run AS (SELECT coalesce(started_at, created_at) AS began FROM runs"
+                " WHERE id = %(run)s), learnt AS (SELECT DISTINCT unnest(answer_ids) AS id"
+                " FROM run_rows WHERE run_id = %(run)s AND split = 'train'), rated AS ("
+                " SELECT v.created_at FROM votes v JOIN learnt l ON l.id = v.answer_id"
+                " WHERE v.consent UNION ALL"
+                " SELECT c.created_at FROM corrections c JOIN learnt l ON l.id = c.answer_id"
+                " WHERE c.consent UNION ALL"
+                " SELECT cv.created_at FROM comparison_votes cv"
+                " JOIN comparisons c ON c.id = cv.comparison_id"
+                " WHERE cv.consent AND (c.left_answer IN (SELECT id FROM learnt)"
+                " OR c.right_answer IN (SELECT id FROM learnt)))"
+                " SELECT count(*) FROM rated, run WHERE rated.created_at <= run.began",
+                {"run": run_id},
+            )
+            return int((await one_row(found))[0])
 
     async def of_row(self, row_id: str) -> Sequence[StoredRun]:
         """The runs that met a row, oldest first."""

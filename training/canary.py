@@ -12,7 +12,6 @@ from typing import Final
 from engine.errors import EngineError
 from storage.errors import StorageUnavailable
 from storage.model_versions import ModelVersion
-from storage.notices import Notices
 from storage.pool import Pool
 from storage.runs import Runs
 from storage.settings import TrainingSettings
@@ -20,6 +19,7 @@ from training import reports
 from training.errors import TrainingError
 from training.sequential import Standing, Vote, standing
 from training.serving import ModelSwitch
+from training.telling import Telling
 
 logger = logging.getLogger(__name__)
 
@@ -66,24 +66,18 @@ class CanaryWatch:
             if each.model in (version.name, live_name)
         ]
         now = standing(votes)
+        telling = Telling(pool=self.pool)
         if now.verdict == "worse":
             why = f"people like its answers less ({now.votes} votes)"
             if await self.switch.end_trial(version, by=None, why=why):
                 told = {"version": version.name, "now": live_name, "why": why}
-                await self._tell(version, reports.rolled_back(told))
+                await telling.trial(version, reports.rolled_back(told), about="rolled back")
         elif now.verdict == "better" and self.settings.promote == "auto":
-            told = await self.switch.promote(version.workspace_id, version.name, by=None)
-            await self._tell(version, reports.promoted(told, by=f"{now.votes} live votes"))
-        elif now.verdict == "better" and await versions.note_better(version.id):
-            await self._tell(
-                version,
-                f"People like {version.name} better ({now.votes} live votes). An administrator may "
-                "promote it now.",
-            )
+            promoted = await self.switch.promote(version.workspace_id, version.name, by=None)
+            run = await Runs(self.pool).get(version.run_id) if version.run_id is not None else None
+            if run is not None:
+                await telling.promotion(run, promoted, by=f"{now.votes} live votes")
+        elif now.verdict == "better":
+            text = reports.better(version, votes=now.votes)
+            await telling.trial(version, text, about="better")
         return now
-
-    async def _tell(self, version: ModelVersion, text: str) -> None:
-        """Leave a notice where the version's run was asked for."""
-        run = await Runs(self.pool).get(version.run_id) if version.run_id is not None else None
-        if run is not None:
-            await Notices(self.pool).add(run, text)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from storage.model_versions import ModelVersion
+
 
 def made(result: Mapping[str, Any], *, learnt: int, tried: float) -> str:
     """A training that ended well.
@@ -30,10 +32,27 @@ def failed(failure: str, advice: str | None) -> str:
     return f"The run failed: {failure}" + (f" {advice}" if advice else "")
 
 
-def promoted(told: Mapping[str, Any], *, by: str) -> str:
-    """A version that answers everybody now."""
-    before = told.get("before") or "the base model"
-    return f"{told['version']} answers everybody now, in place of {before}; promoted by {by}."
+def promoted(version: ModelVersion, *, before: ModelVersion | None, votes: int, by: str) -> str:
+    """A version that answers everybody now.
+
+    Args:
+        votes: ratings that it learnt from; 0 = not known any more.
+        by: who promoted it, or what did.
+    """
+    name = f"v{version.number}"
+    start = f"Your {votes} votes made {name}" if votes else f"{name} answers everybody now"
+    previous = f"v{before.number}" if before is not None else "the base model"
+    again = before is not None and before.id == version.id
+    replaced = "" if again else f" It replaces {previous}."
+    return f"{start}; {_compared(version.gate)}promoted by {by}.{replaced}"
+
+
+def better(version: ModelVersion, *, votes: int) -> str:
+    """A tried version that waits for an administrator's word."""
+    return (
+        f"People like v{version.number} better ({votes} live votes). An administrator may promote "
+        "it now."
+    )
 
 
 def rolled_back(told: Mapping[str, Any]) -> str:
@@ -44,6 +63,18 @@ def rolled_back(told: Mapping[str, Any]) -> str:
 
 def _won(result: Mapping[str, Any]) -> str:
     rate = result.get("gate", {}).get("evidence", {}).get("win_rate")
-    if not rate:
-        return ""
-    return f" Win rate {rate['value']:.0%} ({rate['low']:.0%} to {rate['high']:.0%})."
+    return f" Win rate {_percent(rate)}." if rate else ""
+
+
+def _compared(gate: Mapping[str, Any]) -> str:
+    """Against the model before it: the win rate, or else the gate's first reason."""
+    rate = gate.get("evidence", {}).get("win_rate")
+    if rate:
+        return f"win rate {_percent(rate)}; "
+    reasons = gate.get("reasons") or ()
+    return f"{reasons[0][:1].lower()}{reasons[0][1:].rstrip('.')}; " if reasons else ""
+
+
+def _percent(rate: Mapping[str, float]) -> str:
+    value, low, high = (100 * rate[key] for key in ("value", "low", "high"))
+    return f"{value:.0f} % ({low:.0f} to {high:.0f})"

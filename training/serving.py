@@ -20,6 +20,18 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """A version that answers everybody now, and the one that did before; None = the base."""
+
+    version: ModelVersion
+    before: ModelVersion | None
+
+    def told(self) -> dict[str, Any]:
+        """As a run's result."""
+        return {"version": self.version.name, "before": _name(self.before)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSwitch:
     """Changes what answers a workspace. All of it may raise StorageUnavailable and EngineError."""
 
@@ -34,8 +46,8 @@ class ModelSwitch:
 
     async def promote(
         self, workspace_id: WorkspaceId, name: str | None, *, by: MemberId | None
-    ) -> Mapping[str, Any]:
-        """Let a version answer the whole workspace; returns what to tell of it.
+    ) -> Promotion:
+        """Let a version answer the whole workspace.
 
         Args:
             name: of the version; None = the one that is tried, else the newest candidate.
@@ -51,22 +63,30 @@ class ModelSwitch:
         if before is not None and before.id != version.id:
             logger.info("retired", extra={"action": "version_retired", "model": before.name})
         logger.info("promoted", extra={"action": "version_promoted", "model": version.name})
-        return {"version": version.name, "before": before.name if before else None}
+        return Promotion(version=version, before=before)
 
     async def roll_back(
-        self, workspace_id: WorkspaceId, *, by: MemberId | None, why: str
+        self, workspace_id: WorkspaceId, *, to: str | None = None, by: MemberId | None, why: str
     ) -> Mapping[str, Any]:
         """Take the tried version out of service, or else the live one; returns what to tell.
 
+        Args:
+            to: name of the version that shall answer in place of the live one; None = where a
+                version is tried, its end, else the version that was live before.
+
         Raises:
-            TrainingError: no version answers this workspace.
+            TrainingError: no version answers this workspace, or none is called `to`.
         """
         serving = await self.versions.serving(workspace_id)
-        if serving.canary is not None and await self.end_trial(serving.canary, by=by, why=why):
+        if to is None and serving.canary is not None:
+            if not await self.end_trial(serving.canary, by=by, why=why):
+                raise TrainingError(f"{serving.canary.name} is not tried any more; look again.")
             return {"version": serving.canary.name, "now": _name(serving.live), "why": why}
         if serving.live is None:
             raise TrainingError("No trained version answers this workspace: nothing to take back.")
-        before = await self._before(serving.live)
+        before = await (self._before(serving.live) if to is None else self._named(workspace_id, to))
+        if before is not None and before.id == serving.live.id:
+            raise TrainingError(f"{to} is live.")
         if before is not None:
             await self._load(before)
             await self.engine.alias(live_alias(workspace_id), before.name)
@@ -112,16 +132,21 @@ class ModelSwitch:
                 )
 
     async def _chosen(self, workspace_id: WorkspaceId, name: str | None) -> ModelVersion:
+        if name is not None:
+            return await self._named(workspace_id, name)
         versions = await self.versions.list(workspace_id)
-        if name is None:
-            ready = [each for each in versions if each.status in ("canary", "candidate")]
-            ready.sort(key=lambda each: (each.status == "canary", each.number), reverse=True)
-            if not ready:
-                raise TrainingError(
-                    "There is no candidate to promote.",
-                    advice="Train one, or name a version: `parley versions` lists them.",
-                )
-            return ready[0]
+        ready = [each for each in versions if each.status in ("canary", "candidate")]
+        ready.sort(key=lambda each: (each.status == "canary", each.number), reverse=True)
+        if not ready:
+            raise TrainingError(
+                "There is no candidate to promote.",
+                advice="Train one, or name a version: `parley versions` lists them.",
+            )
+        return ready[0]
+
+    async def _named(self, workspace_id: WorkspaceId, name: str) -> ModelVersion:
+        """A version that may answer, by the engine's name or as `v7`."""
+        versions = await self.versions.list(workspace_id)
         found = next((each for each in versions if name in (each.name, f"v{each.number}")), None)
         if found is None:
             known = ", ".join(f"v{each.number}" for each in versions) or "none"

@@ -14,8 +14,8 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -30,12 +30,12 @@ from feedback.rows import Row
 from feedback.rules import Rules
 from storage.errors import StorageError
 from storage.model_versions import ModelVersions, version_name
-from storage.notices import Notices
+from storage.notices import PERSON
 from storage.outages import outlive_outages
 from storage.pool import Pool
 from storage.queue import Worker
-from storage.runs import RUN, TRAINING_QUEUE, RunId, RunRow, Runs, StoredRun
-from training import pictures, reports
+from storage.runs import RUN, SERVING_QUEUE, TRAINING_QUEUE, RunId, RunRow, Runs, StoredRun
+from training import reports
 from training.canary import CanaryWatch
 from training.decision import Thresholds, enough_labels
 from training.errors import NotEnoughFeedback, TrainingError
@@ -45,6 +45,7 @@ from training.plan import Plan
 from training.recipes import Device, Recipe, named, parse
 from training.serving import ModelSwitch
 from training.settings import TrainingProcessSettings
+from training.telling import Telling
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class TrainingWorker:
     def __post_init__(self) -> None:
         self.runs = Runs(self.pool)
         self._versions = ModelVersions(self.pool)
+        self._telling = Telling(pool=self.pool)
 
     async def work(self) -> None:
         """Work, and watch what is tried, until cancelled; outlives outages of the database."""
@@ -95,12 +97,14 @@ class TrainingWorker:
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.watch())
-            group.create_task(outlive_outages(self._work, action="training_database_lost"))
+            for queue in (TRAINING_QUEUE, SERVING_QUEUE):
+                work = partial(self._work, queue)
+                group.create_task(outlive_outages(work, action="training_database_lost"))
 
-    async def _work(self) -> None:
+    async def _work(self, queue: str) -> None:
         await Worker(
             pool=self.pool,
-            queue=TRAINING_QUEUE,
+            queue=queue,
             tasks=(RUN,),
             run=self._run,
             gave_up=self._gave_up,
@@ -126,40 +130,32 @@ class TrainingWorker:
             await self._fail(run, f"The disk refuses: {error}.", "Make room.")
 
     async def _fail(self, run: StoredRun, failure: str, advice: str | None) -> None:
-        await self._tell(run, reports.failed(failure, advice))
+        await self._telling.of(run, reports.failed(failure, advice))
         await self.runs.end(run.id, "failed", failure=failure, advice=advice)
-
-    async def _tell(
-        self, run: StoredRun, text: str, *, gate: Mapping[str, Any] | None = None
-    ) -> None:
-        """Leave a notice where the run was asked for, with a picture of what was measured."""
-        picture = None
-        if gate is not None and run.place:
-            try:
-                picture = await pictures.gate(text.partition(".")[0][:60], gate)
-            except (TimeoutError, BrokenProcessPool):
-                logger.warning("no picture was drawn", extra={"action": "picture_failed"})
-        await Notices(self.pool).add(run, text, picture=picture)
 
     async def _gave_up(self, job: Job, died: bool) -> None:
         """Tell of a run that broke this worker again and again."""
         how = "it ended the worker each time" if died else "a fault, which the worker's log names"
-        await self.runs.end(_run_id(job), "failed", failure=f"Given up: {how}.")
+        run = await self.runs.get(_run_id(job))
+        if run is not None:
+            await self._fail(run, f"Given up: {how}.", None)
 
     async def _carry_out(self, run: StoredRun) -> None:
         match run.kind:
             case "promote":
-                told = await self.switch.promote(
+                promoted = await self.switch.promote(
                     run.workspace_id, run.parameters.get("version"), by=run.member_id
                 )
-                by = "an administrator" if run.member_id is not None else "a schedule"
-                await self._tell(run, reports.promoted(told, by=by))
-                await self.runs.end(run.id, "succeeded", result=told)
+                await self._telling.promotion(run, promoted, by=PERSON)
+                await self.runs.end(run.id, "succeeded", result=promoted.told())
             case "rollback":
                 told = await self.switch.roll_back(
-                    run.workspace_id, by=run.member_id, why="an administrator asked for it"
+                    run.workspace_id,
+                    to=run.parameters.get("version"),
+                    by=run.member_id,
+                    why="an administrator asked for it",
                 )
-                await self._tell(run, reports.rolled_back(told))
+                await self._telling.of(run, reports.rolled_back(told), about="rolled back")
                 await self.runs.end(run.id, "succeeded", result=told)
             case "train":
                 await self._train(run)
@@ -273,11 +269,9 @@ class TrainingWorker:
         if version.status == "candidate" and share > 0:
             await self.switch.try_out(version, share=share)
         result["version"] = plan.name
-        answers = {
-            answer for _, row in await self.runs.rows_of_run(run.id) for answer in row.answer_ids
-        }
-        text = reports.made(result, learnt=len(answers), tried=share)
-        await self._tell(run, text, gate=result["gate"])
+        learnt = await self.runs.ratings_behind(run.id)
+        text = reports.made(result, learnt=learnt, tried=share)
+        await self._telling.of(run, text, title=f"v{version.number}", gate=result["gate"])
         await self.runs.end(run.id, "succeeded", result=result)
 
 

@@ -129,7 +129,7 @@ def _register_runs(tree: CommandTree[discord.Client], context: DiscordContext) -
         interaction: discord.Interaction,
         method: Literal["sft", "dpo", "kto", "reward", "rloo"] | None = None,
     ) -> None:
-        recipe = Recipe(kind="train", parameters={"method": method} if method else {})
+        recipe = Recipe(kind="train", parameters={"recipe": method} if method else {})
         await handle(context, interaction, lambda use: _run(use, recipe))
 
     @tree.command(

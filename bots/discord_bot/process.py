@@ -1,7 +1,6 @@
 """The Discord process: checks its token, opens everything, answers until SIGTERM or SIGINT."""
 
 import asyncio
-import io
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -12,7 +11,7 @@ import aiohttp
 import discord
 from discord.http import Route
 
-from bots.discord_bot import guilds
+from bots.discord_bot import guilds, notices
 from bots.discord_bot.catch_up import CatchUp
 from bots.discord_bot.client import Commands, build_client, build_commands
 from bots.discord_bot.context import SURFACE, DiscordContext
@@ -20,7 +19,6 @@ from bots.discord_bot.delivery import discord_delivery
 from bots.discord_bot.fetching import serve_files
 from bots.discord_bot.gateway import LOGIN_REFUSED, stay_connected
 from bots.discord_bot.intake import Intake
-from bots.discord_bot.markdown import MARKDOWN
 from bots.discord_bot.redaction import TOKENS
 from bots.discord_bot.rest import DiscordCalls
 from bots.discord_bot.sync import differing, sync
@@ -34,7 +32,7 @@ from bots.turns import Turns
 from bots.workplace import Workplace, open_workplace
 from engine.errors import SettingsInvalid
 from storage.jobs import until_stopped
-from storage.notices import Notice, Notices
+from storage.notices import Notices
 from storage.queue import end
 
 logger = logging.getLogger(__name__)
@@ -167,7 +165,7 @@ async def _serve(context: DiscordContext, tree: Commands) -> None:
         serve_files(context),
         catch_up.note_for_ever(),
         tell_for_ever(
-            Notices(context.workplace.pool), platform=SURFACE, post=partial(_post, context)
+            Notices(context.workplace.pool), platform=SURFACE, post=partial(notices.post, context)
         ),
         purge_for_ever(context.workplace, platform=SURFACE, grace_days=settings.removal_grace_days),
         _warn_of_commands(context, tree),
@@ -178,15 +176,6 @@ async def _serve(context: DiscordContext, tree: Commands) -> None:
     finally:
         await catch_up.end()
         await end(tasks, again_after_s=STOP_AGAIN_S)
-
-
-async def _post(context: DiscordContext, notice: Notice) -> None:
-    """Post a notice into the thread of its run."""
-    file = None
-    if notice.picture is not None:
-        file = discord.File(io.BytesIO(notice.picture), "run.png")
-    channel = notice.place.get("thread") or notice.place["channel"]
-    await context.rest.send(channel, content=MARKDOWN.plain(notice.text), file=file)
 
 
 def listen(context: DiscordContext, intake: Intake, catch_up: CatchUp) -> None:

@@ -180,7 +180,7 @@ async def train(command: Command) -> None:
         await command.ack()
         await command.reply(f"I know these methods: {', '.join(METHODS)}.")
         return
-    await _queue(command, "train", {"method": method} if method else {})
+    await _queue(command, "train", {"recipe": method} if method else {})
 
 
 async def promote(command: Command) -> None:

@@ -22,6 +22,8 @@ METHODS: Final[Mapping[str, str | None]] = {
     "chat.update": "chat:write",
     "conversations.history": "channels:history",
     "conversations.replies": "channels:history",
+    "files.completeUploadExternal": "files:write",
+    "files.getUploadURLExternal": "files:write",
     "files.info": "files:read",
     "oauth.v2.access": None,
     "users.info": "users:read",

@@ -19,12 +19,12 @@ from bots.notices import tell_for_ever
 from bots.redaction import redact_logs
 from bots.removal import purge_for_ever
 from bots.settings import Settings, SlackSettings
+from bots.slack_bot import notices
 from bots.slack_bot.app import build_app
 from bots.slack_bot.context import SURFACE, SlackContext
 from bots.slack_bot.delivery import slack_delivery
 from bots.slack_bot.fetching import serve_files
 from bots.slack_bot.http import serving
-from bots.slack_bot.mrkdwn import MRKDWN
 from bots.slack_bot.oauth import Token, Workspaces
 from bots.slack_bot.people import People
 from bots.slack_bot.redaction import TOKENS
@@ -35,7 +35,7 @@ from bots.turns import Turns
 from bots.workplace import Workplace, open_workplace
 from engine.errors import SettingsInvalid
 from storage.jobs import until_stopped
-from storage.notices import Notice, Notices
+from storage.notices import Notices
 from storage.queue import end
 
 T = TypeVar("T")
@@ -87,7 +87,9 @@ async def _serve(settings: Settings, opened: _Opened, url: str | None) -> None:
             context.turns.run(prepared(context, delivery.deliver)),
             serve_files(context),
             tell_for_ever(
-                Notices(context.workplace.pool), platform=SURFACE, post=partial(_post, context)
+                Notices(context.workplace.pool),
+                platform=SURFACE,
+                post=partial(notices.post, context),
             ),
             purge_for_ever(
                 context.workplace, platform=SURFACE, grace_days=slack.uninstall_grace_days
@@ -106,17 +108,6 @@ async def _serve(settings: Settings, opened: _Opened, url: str | None) -> None:
             await asyncio.gather(*tasks)
         finally:
             await end(tasks, again_after_s=STOP_AGAIN_S)
-
-
-async def _post(context: SlackContext, notice: Notice) -> None:
-    """Post a notice into the thread of its run."""
-    place = notice.place
-    calls = context.calls(await context.client_for(place["workspace"]))
-    await calls.post_message(
-        channel=place["channel"],
-        thread_ts=place.get("thread"),
-        text=MRKDWN.plain(notice.text),
-    )
 
 
 def _open(

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 import aiohttp
-from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.errors import SlackApiError, SlackClientError, SlackRequestError
 from slack_sdk.web.async_client import AsyncWebClient
 
 from bots.slack_bot.lanes import PACE_S, PREVIEW_TIERS, Budget, Lane, Priority
@@ -122,6 +122,30 @@ class SlackCalls:
             repeat=False,
         )
         return str(posted["ts"])
+
+    async def post_picture(
+        self, *, channel: str, thread_ts: str | None, text: str, picture: bytes, name: str
+    ) -> None:
+        """Upload a picture and share it in a message; not repeated, as `post_message`.
+
+        Args:
+            text: mrkdwn, escaped; what stands above the picture.
+            picture: a PNG.
+            name: of the file.
+        """
+        await self._call(
+            channel,
+            "files.completeUploadExternal",
+            lambda: self.client.files_upload_v2(
+                content=picture,
+                filename=name,
+                alt_txt=name,
+                channel=channel,
+                thread_ts=thread_ts,
+                initial_comment=text,
+            ),
+            repeat=False,
+        )
 
     async def update_message(
         self,
@@ -391,7 +415,7 @@ class SlackCalls:
                     )
                     lane.refused(after_s)
                     continue
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            except (aiohttp.ClientError, OSError, TimeoutError, SlackRequestError) as error:
                 failure = SlackAway(method, type(error).__name__)
             pause = next(pauses, None)
             if pause is None:

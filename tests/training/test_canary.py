@@ -2,24 +2,35 @@
 
 import itertools
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import pytest
 
 from engine.client import EngineClient, ModelInfo
+from engine.errors import ModelCorrupt
 from feedback import Feedback
 from storage.conversations import Conversations
-from storage.identity import Keys
-from storage.model_versions import ModelVersion, ModelVersions, live_alias, version_name
-from storage.notices import MAX_ATTEMPTS, Notices
+from storage.identity import AnswerId, Keys
+from storage.model_versions import (
+    ModelVersion,
+    ModelVersions,
+    VersionId,
+    live_alias,
+    version_name,
+)
+from storage.notices import MAX_ATTEMPTS, PERSON, Notices
 from storage.pool import Pool
-from storage.runs import Recipe, Runs
+from storage.runs import Recipe, RunRow, Runs, StoredRun
 from storage.settings import TrainingSettings
 from tests.storage.conftest import Team
+from training import reports
 from training.canary import CanaryWatch
-from training.serving import ModelSwitch
+from training.serving import ModelSwitch, Promotion
+from training.telling import Telling
 
 BASE = "base"
 
@@ -31,12 +42,15 @@ class Engine(EngineClient):
         super().__init__(url="http://127.0.0.1:9")
         self.loaded = {BASE: BASE}
         self.aliases: dict[str, str] = {}
+        self.damaged = False
 
     async def models(self) -> list[ModelInfo]:
         names = [*self.loaded, *self.aliases]
         return [ModelInfo(name=name, root=name, context_length=None) for name in names]
 
     async def load(self, name: str, source: str) -> None:
+        if self.damaged:
+            raise ModelCorrupt(Path(source), "damaged")
         self.loaded[name] = source
 
     async def unload(self, name: str) -> None:
@@ -169,6 +183,7 @@ async def test_a_better_version_is_promoted_or_an_administrator_is_asked_once(
     await watch(promote="ask").look(tried)
     await watch(promote="ask").look(tried)
     (asked,) = await Notices(pool).due("slack")
+    assert f"v{tried.number} better (60 live votes)" in asked.text
     assert "may promote it now" in asked.text
     assert (await ModelVersions(pool).serving(team.general.workspace_id)).live is None
 
@@ -177,12 +192,94 @@ async def test_a_better_version_is_promoted_or_an_administrator_is_asked_once(
     live = (await ModelVersions(pool).serving(team.general.workspace_id)).live
     assert live is not None and live.id == tried.id
     assert engine.aliases == {live_alias(team.general.workspace_id): tried.name}
+    (told,) = await Notices(pool).due("slack")
+    assert "v1 answers everybody now" in told.text and "promoted by 60 live votes" in told.text
 
 
-async def test_a_notice_that_no_place_takes_is_given_up(pool: Pool, tried: ModelVersion) -> None:
+async def test_a_promoted_version_is_not_taken_back_for_the_votes_of_its_trial(
+    team: Team, watch: Callable[..., CanaryWatch], tried: ModelVersion, engine: Engine
+) -> None:
+    switch, workspace = watch().switch, team.general.workspace_id
+    await switch.promote(workspace, None, by=None)
+    assert not await switch.end_trial(tried, by=None, why="worse")
+    live = (await switch.versions.serving(workspace)).live
+    assert live is not None and live.id == tried.id
+    assert tried.name in engine.loaded
+
+
+async def test_what_an_engine_lost_is_served_again_but_what_cannot_be(
+    pool: Pool,
+    team: Team,
+    watch: Callable[..., CanaryWatch],
+    tried: ModelVersion,
+    engine: Engine,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    switch = watch().switch
+    await switch.promote(team.general.workspace_id, None, by=None)
+    engine.loaded, engine.aliases = {BASE: BASE}, {}
+    engine.damaged = True
+    await switch.load_serving()
+    assert [getattr(each, "action", "") for each in caplog.records][-1] == "version_missing"
+    engine.damaged = False
+    await switch.load_serving()
+    assert engine.aliases == {live_alias(team.general.workspace_id): tried.name}
+
+
+async def test_a_notice_is_offered_with_pauses_until_it_is_told_or_given_up(
+    pool: Pool, tried: ModelVersion
+) -> None:
+    notices, run = Notices(pool), await run_of(pool, tried)
+    assert await notices.add(run, "hello", about="better")
+    assert not await notices.add(run, "hello again", about="better")
+    offered = []
+    for _ in range(MAX_ATTEMPTS + 1):
+        offered.append(len(await notices.due("slack")))
+        assert not await notices.due("slack")  # there is a pause
+        async with pool.connection() as connection:
+            await connection.execute("UPDATE notices SET not_before = now()")
+    assert offered == [1] * MAX_ATTEMPTS + [0]
+
+
+async def test_raters_hear_of_a_run_that_no_chat_asked_for(
+    pool: Pool, team: Team, vote: Votes, tried: ModelVersion
+) -> None:
+    await vote(BASE, 1, 3)
     assert tried.run_id is not None
-    run = await Runs(pool).get(tried.run_id)
+    async with pool.connection() as connection:
+        found = await connection.execute("SELECT id FROM answers")
+        answers = [AnswerId(row[0]) for row in await found.fetchall()]
+        await connection.execute("UPDATE runs SET place = '{}', started_at = now()")
+        await connection.execute("UPDATE votes SET consent = true")
+    rows = [
+        RunRow(row_id=str(one), kind="kto", split="train", basis="vote", answer_ids=[one])
+        for one in answers
+    ]
+    await Runs(pool).learn_from(tried.run_id, snapshot_sha256="0", rows=rows)
+    run = await run_of(pool, tried)
+    notices = Notices(pool)
+    assert not await notices.add(run, "It failed.", about="ended")
+
+    promoted = Promotion(version=tried, before=None)
+    await Telling(pool=pool).trial(tried, reports.better(tried, votes=9), about="better")
+    await Telling(pool=pool).promotion(run, promoted, by=PERSON)
+
+    better, told = await notices.due("web")
+    assert better.place == told.place == {"workspace": "T", "channel": "general"}
+    assert told.text.startswith("Your 3 votes made v1; ")
+    assert told.text.endswith(f"promoted by {PERSON}. It replaces the base model.")
+
+
+def test_a_promotion_is_one_sentence_with_votes_and_win_rate(tried: ModelVersion) -> None:
+    rate = {"value": 0.58, "low": 0.52, "high": 0.64}
+    version = replace(tried, number=7, gate={"evidence": {"win_rate": rate}})
+    assert reports.promoted(
+        version, before=replace(tried, id=VersionId(uuid4())), votes=212, by="Ana"
+    ) == ("Your 212 votes made v7; win rate 58 % (52 to 64); promoted by Ana. It replaces v1.")
+
+
+async def run_of(pool: Pool, version: ModelVersion) -> StoredRun:
+    assert version.run_id is not None
+    run = await Runs(pool).get(version.run_id)
     assert run is not None
-    await Notices(pool).add(run, "hello")
-    handed_out = [len(await Notices(pool).due("slack")) for _ in range(MAX_ATTEMPTS + 1)]
-    assert handed_out == [1] * MAX_ATTEMPTS + [0]
+    return run

@@ -100,10 +100,18 @@ async def test_models_are_suggested_listed_and_set_for_the_channel(stage: Stage)
 
 
 @pytest.mark.parametrize(
-    ("command", "options"), [("train", {"method": "dpo"}), ("promote", {"version": "small-3"})]
+    ("command", "options", "parameters"),
+    [
+        ("train", {"method": "dpo"}, {"recipe": "dpo"}),
+        ("promote", {"version": "small-3"}, {"version": "small-3"}),
+    ],
 )
 async def test_a_run_is_queued_and_its_thread_says_that_it_waits(
-    command: str, options: dict[str, str], stage: Stage, pool: Pool
+    command: str,
+    options: dict[str, str],
+    parameters: dict[str, str],
+    stage: Stage,
+    pool: Pool,
 ) -> None:
     discord = stage.discord
     ana, team = add_admin(stage), discord.add_channel("team")
@@ -111,12 +119,12 @@ async def test_a_run_is_queued_and_its_thread_says_that_it_waits(
     told = await discord.told(used)
     audience = await stage.audience(ana, team)
     (run,) = await Runs(pool).list(audience.workspace_id, limit=5)
-    assert (run.kind, run.parameters, run.status) == (command, options, "queued")
+    assert (run.kind, run.parameters, run.status) == (command, parameters, "queued")
     assert run.place["thread"] in told and "token" not in run.place
     (head,) = team.messages.values()
     assert head.thread is not None and head.thread.id == run.place["thread"]
     reports = [m.seen for m in head.thread.messages.values() if str(run.id) in m.seen]
-    assert len(reports) == 1 and "waits until a training worker runs" in reports[0]
+    assert len(reports) == 1 and "I tell here how it ends" in reports[0]
     assert await actions(stage, ana, team) == [f"{command}_queued"]
 
 

@@ -234,7 +234,7 @@ async def test_settings_belong_to_a_channel(stage: Stage) -> None:
     ("typed", "kind", "parameters"),
     [
         ("train", "train", {}),
-        ("train DPO", "train", {"method": "dpo"}),
+        ("train DPO", "train", {"recipe": "dpo"}),
         ("promote small-3", "promote", {"version": "small-3"}),
         ("rollback", "rollback", {}),
     ],
@@ -248,7 +248,7 @@ async def test_a_run_is_queued_and_its_thread_says_that_it_waits(
     await slack.command(ana, team, "/parley", typed).acknowledged()
 
     def reported() -> bool:
-        return any("waits until a training worker runs" in m.seen for m in team.messages.values())
+        return any("I tell here how it ends" in m.seen for m in team.messages.values())
 
     await slack.until(reported, "a report", within_s=10)
     audience = await stage.audience(ana, team)
@@ -262,7 +262,8 @@ async def test_a_run_is_queued_and_its_thread_says_that_it_waits(
     assert await actions(stage, ana, team) == [f"{kind}_queued"]
     async with pool.connection() as connection:
         queued = await connection.execute("SELECT queue_name, task_name FROM procrastinate_jobs")
-        assert await queued.fetchall() == [("training", "run")]
+        queue = "training" if kind == "train" else "serving"
+        assert await queued.fetchall() == [(queue, "run")]
 
 
 async def test_a_method_that_nobody_knows_is_not_queued(stage: Stage, pool: Pool) -> None:

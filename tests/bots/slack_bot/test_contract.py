@@ -16,8 +16,10 @@ CODE = CHECKOUT / "bots" / "slack_bot"
 
 STREAMS = {"chat.startStream", "chat.appendStream", "chat.stopStream"}
 """What `AsyncWebClient.chat_stream` and the object that it gives call."""
+UPLOADS = {"files.getUploadURLExternal", "files.completeUploadExternal"}
+"""What its `files_upload_v2` calls."""
 MESSAGES = {"message.channels", "message.groups", "message.im", "message.mpim"}
-NOT_METHODS = {"api_call", "chat_stream", "base_url"}
+NOT_METHODS = {"api_call", "chat_stream", "files_upload_v2", "base_url"}
 
 
 def manifest() -> dict[str, Any]:
@@ -41,7 +43,8 @@ def called_methods() -> set[str]:
         if node.attr in dir(AsyncWebClient) and "_" in node.attr.strip("_"):
             called.add(node.attr)
     found = {name.replace("_", ".") for name in called - NOT_METHODS}
-    return found | (STREAMS if "chat_stream" in called else set())
+    found |= STREAMS if "chat_stream" in called else set()
+    return found | (UPLOADS if "files_upload_v2" in called else set())
 
 
 def heard_events() -> set[str]:
