@@ -38,11 +38,11 @@ clean: ## remove the environment and caches; the state in .parley stays
 
 # The lock is a constraints file: the extras choose what is installed, the lock in which version.
 $(VENV)/.runtime: pyproject.toml requirements.lock | $(BIN)/python
-	$(INSTALL) --quiet --constraint requirements.lock --editable '.[convert]'
+	$(INSTALL) --quiet --constraint requirements.lock --editable '.[train]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python
-	$(INSTALL) --quiet --constraint requirements.lock --editable '.[convert,train,dev]'
+	$(INSTALL) --quiet --constraint requirements.lock --editable '.[train,dev]'
 	@touch $@ $(VENV)/.runtime
 
 $(BIN)/python:

@@ -11,7 +11,7 @@ import httpx
 
 from bots.errors import BotsError
 from bots.settings import Settings
-from bots.supervisor import web_url
+from bots.supervisor import can_train, web_url
 from engine.client import EngineClient
 from engine.errors import EngineError, SettingsInvalid
 from engine.settings import is_secret, setting_paths, setting_source
@@ -22,6 +22,8 @@ from storage.errors import StorageError
 from storage.jobs import worker_count
 from storage.migrate import pending
 from storage.pool import open_pool
+from storage.queue import workers_of
+from storage.runs import TRAINING_QUEUE
 
 EXIT_OK = 0
 EXIT_UNHEALTHY = 69
@@ -106,6 +108,7 @@ async def _database_and_worker(settings: Settings) -> list[Health]:
                 return [_ill("database", detail), _ill("worker", "unknown: the schema is behind")]
             async with open_pool(url, settings=settings.database) as pool:
                 workers = await worker_count(pool)
+                training = await workers_of(pool, queue=TRAINING_QUEUE)
     except (StorageError, TimeoutError) as error:
         return [_ill("database", str(error)), _ill("worker", "unknown: the database is down")]
     kind = "external" if settings.database.url is not None else "embedded"
@@ -114,7 +117,17 @@ async def _database_and_worker(settings: Settings) -> list[Health]:
         Health(part="worker", healthy=True, detail=f"{workers} running")
         if workers
         else _ill("worker", "none running; start one with `parley worker`"),
+        *_training(training),
     ]
+
+
+def _training(workers: int) -> list[Health]:
+    """Training's worker, where what it needs is installed; nobody waits for it to be answered."""
+    if not can_train():
+        detail = "not installed; `pip install 'parley[train]'` brings what it needs"
+    else:
+        detail = f"{workers} running" if workers else "none running; `parley up` starts one"
+    return [Health(part="training", healthy=bool(workers) or not can_train(), detail=detail)]
 
 
 async def _engine(settings: Settings) -> list[Health]:

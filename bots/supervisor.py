@@ -1,8 +1,9 @@
 """`parley up`: everything on one machine, on embedded defaults, supervised.
 
-Starts the embedded Postgres, migrates, then starts engine, worker, web page and, where its tokens
-are set, the Slack and Discord apps as children. A child that dies is restarted with backoff;
-Ctrl-C or SIGTERM stops all of them. One supervisor per state folder, held by a file lock.
+Starts the embedded Postgres, migrates, then starts engine, worker, web page, training's worker and,
+where their tokens are set, the Slack and Discord apps as children. A child that dies is restarted
+with backoff; Ctrl-C or SIGTERM stops all of them. One supervisor per state folder, held by a file
+lock.
 
 Why plain asyncio and not a process manager: a few children, one order of start and stop, and a
 database that is no child of ours (`pg_ctl` detaches it) are less code than a configuration for
@@ -12,6 +13,7 @@ honcho would be.
 import asyncio
 import contextlib
 import fcntl
+import importlib.util
 import json
 import logging
 import os
@@ -198,8 +200,15 @@ def parts_of(settings: Settings, *, own_engine: bool) -> tuple[Part, ...]:
     # Last and not waited for: at first start Argilla builds an environment for a minute.
     argilla = Part(name="argilla", command=(sys.executable, "-m", "feedback", "argilla"))
     relay = Part(name="relay", command=(sys.executable, "-m", "feedback", "relay"))
+    training = Part(name="training", command=(sys.executable, "-m", "training", "worker"))
+    parts = (*parts, training) if can_train() else parts
     parts = (*parts, argilla) if settings.argilla.own else parts
     return (*parts, relay) if settings.argilla.enabled else parts
+
+
+def can_train() -> bool:
+    """Whether what training needs is installed: the extra `train`."""
+    return importlib.util.find_spec("trl") is not None
 
 
 async def _fetch_models(settings: Settings, home: Path, supervisor: Supervisor) -> None:

@@ -104,6 +104,34 @@ _OF_ROW = (
 )
 
 
+_DUE = """
+SELECT w.id, coalesce((SELECT r.place FROM runs r WHERE r.workspace_id = w.id AND r.place <> '{}'
+                       ORDER BY r.created_at DESC LIMIT 1), '{}')
+FROM workspaces w
+CROSS JOIN LATERAL (
+    SELECT coalesce(max(r.created_at), '-infinity') AS at,
+           coalesce(bool_or(r.status IN ('queued', 'running')), false) AS busy
+    FROM runs r WHERE r.workspace_id = w.id AND r.kind = 'train'
+) last
+CROSS JOIN LATERAL (
+    SELECT count(*) AS ratings FROM (
+        SELECT a.message_id FROM votes v JOIN answers a ON a.id = v.answer_id
+        WHERE v.consent AND v.updated_at > last.at
+        UNION ALL
+        SELECT a.message_id FROM corrections c JOIN answers a ON a.id = c.answer_id
+        WHERE c.consent AND c.updated_at > last.at
+        UNION ALL
+        SELECT p.message_id FROM comparison_votes j JOIN comparisons p ON p.id = j.comparison_id
+        WHERE j.consent AND j.updated_at > last.at
+    ) rated
+    JOIN messages m ON m.id = rated.message_id JOIN threads t ON t.id = m.thread_id
+    WHERE t.workspace_id = w.id
+) new
+WHERE w.removed_at IS NULL AND NOT last.busy AND new.ratings > 0
+  AND (new.ratings >= %(ratings)s OR last.at < now() - make_interval(secs => %(hours)s * 3600))
+"""
+
+
 class Runs:
     """The store of runs. All of it may raise StorageUnavailable, safe to retry."""
 
@@ -201,7 +229,7 @@ class Runs:
         """Store how far a run is.
 
         Args:
-            metrics: stage, step and values; a step that is told again replaces what was told.
+            metrics: stage, step and values; of a step that is told again, its first time stays.
 
         Returns:
             Whether somebody asked for the end of the run.
@@ -210,7 +238,7 @@ class Runs:
             await connection.cursor().executemany(
                 "INSERT INTO run_metrics (run_id, stage, step, values) VALUES (%s, %s, %s, %s)"
                 " ON CONFLICT (run_id, stage, step)"
-                " DO UPDATE SET values = run_metrics.values || excluded.values, at = now()",
+                " DO UPDATE SET values = run_metrics.values || excluded.values",
                 [[run_id, name, step, Jsonb(dict(values))] for name, step, values in metrics],
             )
             told = await connection.execute(
@@ -220,6 +248,26 @@ class Runs:
             )
             row = await told.fetchone()
             return bool(row and row[0])
+
+    async def due(
+        self, *, every_new_ratings: int | None, every_hours: float | None
+    ) -> Sequence[tuple[WorkspaceId, Mapping[str, str]]]:
+        """Workspaces whose next training is due, with the place where the last run was told.
+
+        Only ratings that may train models count. Nothing is due without a new one, nor while a
+        training waits or runs.
+
+        Args:
+            every_new_ratings: since the last training was queued; None = their number is no reason.
+            every_hours: since then; None = time is no reason.
+        """
+        if every_new_ratings is None and every_hours is None:
+            return []
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                _DUE, {"ratings": every_new_ratings, "hours": every_hours}
+            )
+            return [(WorkspaceId(row[0]), row[1]) for row in await found.fetchall()]
 
     async def metrics(self, run_id: RunId) -> Sequence[Metric]:
         """What a run told of its steps, in the order of time."""

@@ -173,6 +173,9 @@ class TrainingSettings(Section):
         description="Name of the model of `[engine.models]` that runs train; unset = "
         "`engine.live`.",
     )
+    recipe: Literal["sft", "dpo", "kto", "reward", "rloo", "pipeline"] = Field(
+        "sft", description="Recipe of runs that are queued without naming one."
+    )
     min_labels: int = Field(
         50, ge=1, description="Fewest rows to train on; with fewer, a run says so and does nothing."
     )

@@ -72,7 +72,7 @@ class SftRecipe(_Stage):
 
     kind: Literal["sft"] = "sft"
     learning_rate: float = Field(1e-3, gt=0, lt=1)
-    num_train_epochs: float = Field(2.0, gt=0, le=100)
+    num_train_epochs: float = Field(4.0, gt=0, le=100)
 
 
 class DpoRecipe(_Stage):

@@ -126,7 +126,13 @@ def test_every_part_is_healthy_once_the_address_is_printed(up: Running) -> None:
         lambda: parley("check", "--json", environment=up.environment).returncode == 0, "all healthy"
     )
     report = json.loads(parley("check", "--json", environment=up.environment).stdout)
-    assert {part["part"] for part in report["parts"]} == {"database", "worker", "engine", "web"}
+    assert {part["part"] for part in report["parts"]} == {
+        "database",
+        "worker",
+        "training",
+        "engine",
+        "web",
+    }
     assert report["settings"]["home"] == {"value": f'"{up.home}"', "source": "environment"}
 
 

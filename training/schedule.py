@@ -1,0 +1,43 @@
+"""Queues runs by themselves: after so many new ratings, or so many hours."""
+
+import asyncio
+import logging
+from typing import Final
+
+from storage.errors import StorageUnavailable
+from storage.runs import Recipe, Runs
+from storage.settings import TrainingSettings
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S: Final = 60.0
+
+
+async def queue_due_runs(runs: Runs, settings: TrainingSettings) -> None:
+    """Look again and again until cancelled."""
+    while True:
+        try:
+            await queue_due(runs, settings)
+        except StorageUnavailable as error:
+            logger.warning("not looked: %s", error, extra={"action": "schedule_unread"})
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def queue_due(runs: Runs, settings: TrainingSettings) -> int:
+    """Queue a training for every workspace where one is due; returns how many.
+
+    Raises:
+        StorageUnavailable: safe to repeat.
+    """
+    due = await runs.due(
+        every_new_ratings=settings.every_new_ratings, every_hours=settings.every_hours
+    )
+    for workspace_id, place in due:
+        await runs.queue(
+            Recipe(kind="train", parameters={"recipe": settings.recipe}),
+            workspace_id=workspace_id,
+            by=None,
+            place=place,
+        )
+        logger.info("a training is due", extra={"action": "run_due"})
+    return len(due)
