@@ -9,10 +9,6 @@ import asyncio
 import importlib.metadata
 import json
 import logging
-import os
-import signal
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +18,6 @@ from uuid import UUID
 
 from procrastinate.jobs import Job
 
-from engine.children import die_with_parent, exit_words, open_log, stop_process
 from engine.errors import EngineError
 from feedback import datasets
 from feedback.datasets import Snapshot
@@ -39,20 +34,19 @@ from training import reports
 from training.canary import CanaryWatch
 from training.decision import Thresholds, enough_labels
 from training.errors import NotEnoughFeedback, TrainingError
-from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, FAILURE, LOG, RESULT
+from training.execute_files import EXIT_FAILED, EXIT_STOPPED, FAILURE, RESULT
 from training.plan import FILE as PLAN
 from training.plan import Plan
 from training.recipes import Device, Recipe, named, parse
+from training.schedule import queue_due_runs
 from training.serving import ModelSwitch
 from training.settings import TrainingProcessSettings
+from training.supervision import Supervisor
 from training.telling import Telling
 
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 3
-WATCH_INTERVAL_S: Final = 0.5
-DEATHS: Final = 3
-"""Times that a run's process may die without having made a step, before the run is given up."""
 LIBRARIES: Final = (
     "parley",
     "torch",
@@ -62,10 +56,6 @@ LIBRARIES: Final = (
     "bitsandbytes",
     "accelerate",
     "ctranslate2",
-)
-TOO_MUCH_MEMORY: Final = (
-    "Lower per_device_train_batch_size or max_length, set load_in to 8bit or 4bit, or raise "
-    "training.memory_mb."
 )
 
 
@@ -97,6 +87,7 @@ class TrainingWorker:
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.watch())
+            group.create_task(queue_due_runs(self.runs, self.settings.training))
             for queue in (TRAINING_QUEUE, SERVING_QUEUE):
                 work = partial(self._work, queue)
                 group.create_task(outlive_outages(work, action="training_database_lost"))
@@ -166,7 +157,13 @@ class TrainingWorker:
         folder = self.folder(run.id)
         if not (folder / PLAN).exists():
             await self._plan(run, folder)
-        code = await self._execute(run, folder)
+        code = await Supervisor(
+            run,
+            folder,
+            runs=self.runs,
+            limits=self.settings.training,
+            environment=self.environment,
+        ).until_ended()
         if code == 0:
             await self._made(run, folder)
         elif code == EXIT_FAILED:
@@ -187,7 +184,7 @@ class TrainingWorker:
             RecipeInvalid, BaseUnusable: the recipe or the settings must be corrected.
         """
         await self.runs.tell(run.id, stage="snapshot")
-        recipe = recipe_of(run.parameters)
+        recipe = recipe_of(run.parameters, default=self.settings.training.recipe)
         base = self.settings.base_directory
         rules = Rules(min_voters=int(run.parameters.get("min_voters", 1)))
         found = await datasets.snapshot(self.pool, workspace_id=run.workspace_id, rules=rules)
@@ -216,32 +213,6 @@ class TrainingWorker:
             judge_url=training.judge_url,
             judge_model=training.judge_model,
         ).write(folder)
-
-    async def _execute(self, run: StoredRun, folder: Path) -> int:
-        """Run the run's process until it says how it ended, also if it dies in between."""
-        deaths = 0
-        while True:
-            watched = _Watched(self, run, folder)
-            code = await watched.until_ended()
-            if watched.problem is not None:
-                raise TrainingError(watched.problem, advice=watched.advice)
-            if code in (0, EXIT_FAILED):
-                return code
-            if code == EXIT_STOPPED and watched.cancelled:
-                return code
-            deaths = 1 if watched.made_steps else deaths + 1
-            logger.warning(
-                "the process of a run ended (%s); it goes on from its last checkpoint",
-                exit_words(code),
-                extra={"action": "run_died", "run": str(run.id)},
-            )
-            if deaths >= DEATHS:
-                raise TrainingError(
-                    f"The run's process ended {DEATHS} times without a step ({exit_words(code)}).",
-                    advice=TOO_MUCH_MEMORY
-                    if code == -signal.SIGKILL
-                    else f"Its log says more: {folder / LOG}.",
-                )
 
     async def _made(self, run: StoredRun, folder: Path) -> None:
         """Store the version that a run made, and try it where it may answer."""
@@ -275,96 +246,13 @@ class TrainingWorker:
         await self.runs.end(run.id, "succeeded", result=result)
 
 
-class _Watched:
-    """A run's process while it runs: its events, its memory, its time, and who wants it to end."""
-
-    def __init__(self, worker: TrainingWorker, run: StoredRun, folder: Path) -> None:
-        self._worker = worker
-        self._run = run
-        self._folder = folder
-        self._events = folder / EVENTS
-        # What an earlier process told is stored already.
-        self._read_to = self._events.stat().st_size if self._events.exists() else 0
-        self.made_steps = False
-        self.cancelled = False
-        self.problem: str | None = None
-        self.advice = ""
-
-    async def until_ended(self) -> int:
-        """Start the process and watch it; returns its exit code.
-
-        Raises:
-            StorageUnavailable: the database went away; the process is stopped.
-        """
-        with open_log(self._folder / LOG) as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "training", "execute", str(self._folder)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(self._worker.environment),
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
-        ended = asyncio.create_task(process.wait())
-        try:
-            while not ended.done():
-                await asyncio.wait({ended}, timeout=WATCH_INTERVAL_S)
-                await self._tell(process)
-                self._check_limits(process)
-            return await ended
-        finally:
-            ended.cancel()
-            await stop_process(process)
-
-    async def _tell(self, process: asyncio.subprocess.Process) -> None:
-        told = self._new_events()
-        steps = [each for each in told if each.get("values")]
-        self.made_steps = self.made_steps or bool(steps)
-        wants_end = await self._worker.runs.tell(
-            self._run.id,
-            stage=told[-1]["stage"] if told else None,
-            metrics=[(each["stage"], each["step"], _values(each)) for each in steps],
-        )
-        if wants_end and not self.cancelled and process.returncode is None:
-            self.cancelled = True
-            process.terminate()
-
-    def _new_events(self) -> list[dict[str, Any]]:
-        if not self._events.exists():
-            return []
-        with self._events.open("rb") as file:
-            file.seek(self._read_to)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._read_to += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
-
-    def _check_limits(self, process: asyncio.subprocess.Process) -> None:
-        """End a process that takes more than its share.
-
-        The process limits its own allocations; what it maps otherwise is seen here.
-        """
-        training = self._worker.settings.training
-        started = self._run.started_at
-        used_s = time.time() - started.timestamp() if started is not None else 0.0
-        if used_s > training.time_limit_h * 3600:
-            self.problem = f"The run took longer than {training.time_limit_h:g} hours."
-            self.advice = "Lower num_train_epochs or set max_steps, or raise training.time_limit_h."
-        elif _resident_mb(process.pid) > training.memory_mb:
-            self.problem = f"The run needed more than {training.memory_mb} MB of memory."
-            self.advice = TOO_MUCH_MEMORY
-        if self.problem is not None and process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def recipe_of(parameters: Mapping[str, Any]) -> Recipe:
+def recipe_of(parameters: Mapping[str, Any], *, default: str) -> Recipe:
     """The recipe that somebody asked for: a shipped one by name, or all of its fields.
 
     Raises:
         RecipeInvalid: there is none of that name, or a field is impossible.
     """
-    asked = parameters.get("recipe", "sft")
+    asked = parameters.get("recipe", default)
     if isinstance(asked, Mapping):
         return parse(asked)
     return named(str(asked), _device())
@@ -406,22 +294,6 @@ def _run_row(row: Row) -> RunRow:
         basis=row.basis,
         answer_ids=list(row.answer_ids),
     )
-
-
-def _values(event: Mapping[str, Any]) -> dict[str, float]:
-    """What a step told, with how far it is: whoever watches needs nothing else."""
-    progress = {"of_steps": event["of_steps"], "eta_s": event["eta_s"]}
-    known = {key: float(value) for key, value in progress.items() if value is not None}
-    return {**event["values"], **known}
-
-
-def _resident_mb(pid: int) -> float:
-    """Resident memory of a process that may be gone."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _run_id(job: Job) -> RunId:

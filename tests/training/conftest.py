@@ -1,5 +1,6 @@
 """What training's tests share: tiny models to train, and a team that rated answers."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Awaitable, Callable
@@ -105,3 +106,14 @@ async def _answered(conversations: Conversations, audience: Audience, number: in
         sources=(),
         prompt=[{"role": "user", "content": question}],
     )
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Ids of the processes that carry out a run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"execute" in words and str(folder).encode() in words:
+                found.append(int(entry.name))
+    return found

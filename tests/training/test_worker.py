@@ -17,7 +17,7 @@ from storage.pool import Pool
 from storage.runs import Recipe, RunId, Runs, StoredRun
 from tests.engine.serving import EngineProcess
 from tests.storage.conftest import Team
-from tests.training.conftest import MODEL, Rates
+from tests.training.conftest import MODEL, Rates, processes_of
 from training.plan import Plan
 from training.serving import ModelSwitch
 from training.settings import TrainingProcessSettings
@@ -113,7 +113,8 @@ async def test_corrections_become_a_version_although_its_process_is_killed(
 
     async with working(engine_process.url) as worker:
         await until(pool, run_id, has_stepped)
-        _kill_process_of(worker.folder(run_id))
+        for process in processes_of(worker.folder(run_id)):
+            os.kill(process, signal.SIGKILL)
         run = await until(pool, run_id, ended)
 
     assert (run.status, run.failure) == ("succeeded", None)
@@ -130,14 +131,6 @@ async def test_corrections_become_a_version_although_its_process_is_killed(
     assert plan.snapshot_sha256 == run.snapshot_sha256
     assert {"torch", "trl", "peft", "transformers"} <= set(plan.versions)
     assert len(await runs.rows_of_run(run_id)) >= 40
-
-
-def _kill_process_of(folder: Path) -> None:
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if b"execute" in words and str(folder).encode() in words:
-                os.kill(int(entry.name), signal.SIGKILL)
 
 
 async def test_too_little_feedback_trains_nothing(

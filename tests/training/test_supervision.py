@@ -1,0 +1,140 @@
+"""A run's own process: limits, deaths, cancellation and the device's lock, on real processes."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from storage.pool import Pool
+from storage.queue import RetryLater
+from storage.runs import Recipe, RunId, Runs
+from storage.settings import TrainingSettings
+from tests.storage.conftest import Team
+from tests.training.conftest import processes_of
+from training.errors import OutOfMemory, TrainingError
+from training.execute_files import EVENTS, EXIT_STOPPED
+from training.supervision import DEATHS_AT_ONCE, DEVICE, Supervisor
+
+TIMEOUT_S = 60.0
+Supervises = Callable[..., Awaitable[tuple[RunId, Supervisor]]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run's folder without a plan: its process is of interest while it starts."""
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def supervises(pool: Pool, team: Team, folder: Path) -> Supervises:
+    async def make(**limits: object) -> tuple[RunId, Supervisor]:
+        runs = Runs(pool)
+        run_id = await runs.queue(
+            Recipe(kind="train", parameters={}),
+            workspace_id=team.general.workspace_id,
+            by=None,
+            place={},
+        )
+        await runs.start(run_id)
+        run = await runs.get(run_id)
+        assert run is not None
+        limits_of_run = TrainingSettings.model_validate(limits)
+        supervisor = Supervisor(
+            run, folder, runs=runs, limits=limits_of_run, environment=os.environ
+        )
+        return run_id, supervisor
+
+    return make
+
+
+async def _process(folder: Path, *, other_than: set[int]) -> int:
+    """The next process of a run."""
+    while True:
+        for process in processes_of(folder):
+            if process not in other_than:
+                return process
+        await asyncio.sleep(0.01)
+
+
+def _files_of(process: int) -> set[str]:
+    """What a process has open."""
+    found = set()
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(descriptor))
+    return found
+
+
+async def test_a_run_ends_when_its_time_is_over_also_on_its_first_start(
+    supervises: Supervises, folder: Path
+) -> None:
+    _, supervisor = await supervises(time_limit_h=1e-9)
+    async with asyncio.timeout(TIMEOUT_S):
+        with pytest.raises(TrainingError, match="took longer than") as caught:
+            await supervisor.until_ended()
+    assert "time_limit_h" in caught.value.advice
+    assert not processes_of(folder)
+
+
+async def test_a_process_that_is_killed_again_and_again_lacks_memory(
+    supervises: Supervises, folder: Path
+) -> None:
+    _, supervisor = await supervises()
+    ending = asyncio.create_task(supervisor.until_ended())
+    killed: set[int] = set()
+    async with asyncio.timeout(TIMEOUT_S):
+        for _ in range(DEATHS_AT_ONCE):
+            process = await _process(folder, other_than=killed)
+            killed.add(process)
+            os.kill(process, signal.SIGKILL)
+        with pytest.raises(OutOfMemory) as caught:
+            await ending
+    assert "per_device_train_batch_size" in caught.value.advice
+
+
+async def test_a_run_that_is_cancelled_while_its_process_starts_does_not_start_again(
+    pool: Pool, supervises: Supervises, folder: Path
+) -> None:
+    run_id, supervisor = await supervises()
+    ending = asyncio.create_task(supervisor.until_ended())
+    async with asyncio.timeout(TIMEOUT_S):
+        process = await _process(folder, other_than=set())
+        # The process holds the device itself: it may outlive a worker that is killed.
+        assert str(folder.parent / DEVICE) in _files_of(process)
+        assert await Runs(pool).cancel(run_id, by=None)
+        assert await ending == EXIT_STOPPED
+    assert not processes_of(folder)
+
+
+async def test_a_device_serves_one_run(supervises: Supervises, folder: Path) -> None:
+    _, supervisor = await supervises()
+    with (folder.parent / DEVICE).open("w") as device:
+        fcntl.flock(device, fcntl.LOCK_EX)
+        with pytest.raises(RetryLater):
+            await supervisor.until_ended()
+    assert not processes_of(folder)
+
+
+async def test_what_the_process_of_a_killed_worker_told_is_not_lost(
+    pool: Pool, supervises: Supervises, folder: Path
+) -> None:
+    run_id, supervisor = await supervises()
+    told = [
+        {"stage": "sft", "step": step, "of_steps": 9, "eta_s": None, "values": {"loss": 1.0 / step}}
+        for step in (1, 2)
+    ]
+    lines = [json.dumps(each) for each in told] + ["\0\0\0", '{"stage": "sft", "st']
+    (folder / EVENTS).write_text("\n".join(lines))
+    runs = Runs(pool)
+    await runs.cancel(run_id, by=None)
+    assert await supervisor.until_ended() == EXIT_STOPPED
+    metrics = await runs.metrics(run_id)
+    assert [(each.step, each.values["loss"]) for each in metrics] == [(1, 1.0), (2, 0.5)]
