@@ -40,6 +40,7 @@ from storage.conversations import Conversations, StoredAnswer, StoredTurn
 from storage.documents import Documents
 from storage.errors import StorageError
 from storage.identity import AnswerId, Audience, MessageId
+from storage.model_versions import is_version
 from storage.pool import Pool
 from storage.search import MAX_QUERY_CHARACTERS, search
 from storage.settings import SearchSettings
@@ -235,12 +236,13 @@ class Assistant:
 
     async def _served(self, manner: Manner, stored: StoredTurn, audience: Audience) -> Manner:
         """Let the version of this workspace answer where nobody named another model."""
-        if manner.model != self._settings.model:
+        named = manner.model if is_version(manner.model) else None
+        if named is None and manner.model != self._settings.model:
             return manner
         # Whoever compares names both sides: none of them is left to a share of the threads.
         thread_id = stored.thread_id if manner.side is None else None
-        name = await self._serving.model(audience.workspace_id, thread_id)
-        return replace(manner, model=name) if name is not None else manner
+        name = await self._serving.model(audience.workspace_id, thread_id, named=named)
+        return replace(manner, model=name or self._settings.model)
 
     # -- The turn ---------------------------------------------------------------------------------
 

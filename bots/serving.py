@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from engine.client import EngineClient
 from storage.identity import ThreadId, WorkspaceId
-from storage.model_versions import ModelVersion, ModelVersions
+from storage.model_versions import ModelVersion, ModelVersions, is_elsewhere
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +22,17 @@ class ServingModels:
     versions: ModelVersions
     engine: EngineClient
 
-    async def model(self, workspace_id: WorkspaceId, thread_id: ThreadId | None) -> str | None:
+    async def model(
+        self, workspace_id: WorkspaceId, thread_id: ThreadId | None, *, named: str | None = None
+    ) -> str | None:
         """The version that answers; None for the model that the settings name.
+
+        A version that the engine does not know, such as one that was taken back, is left out: the
+        next in line answers.
 
         Args:
             thread_id: decides whether the tried version answers; None = it does not.
+            named: version that somebody chose for the place; comes before all others.
 
         Raises:
             StorageUnavailable: safe to retry.
@@ -35,18 +41,21 @@ class ServingModels:
         serving = await self.versions.serving(workspace_id)
         tried = serving.canary
         tries = tried is not None and thread_id is not None and in_share(thread_id, tried)
-        chosen = tried if tries else serving.live
-        if chosen is None or await self._is_loaded(chosen):
-            return chosen.name if chosen is not None else None
-        logger.warning(
-            "%s is not loaded; the model of the settings answers instead",
-            chosen.name,
-            extra={"action": "version_missing", "model": chosen.name},
-        )
+        in_line = [tried if tries else None, serving.live]
+        names = [named, *(each.name for each in in_line if each is not None)]
+        wanted = [name for name in names if name is not None]
+        if not wanted:
+            return None
+        loaded = {model.name for model in await self.engine.models()}
+        for name in wanted:
+            if name in loaded and not is_elsewhere(name, workspace_id):
+                return name
+            logger.warning(
+                "%s is not loaded; another model answers instead",
+                name,
+                extra={"action": "version_missing", "model": name},
+            )
         return None
-
-    async def _is_loaded(self, version: ModelVersion) -> bool:
-        return any(model.name == version.name for model in await self.engine.models())
 
 
 def in_share(thread_id: ThreadId, version: ModelVersion) -> bool:

@@ -93,6 +93,11 @@ def live_alias(workspace_id: WorkspaceId) -> str:
     return f"live-{workspace_id.hex[:12]}"
 
 
+def is_version(model: str) -> bool:
+    """Whether a name of the engine is a version's, or an alias of what answers a workspace."""
+    return _NAME.fullmatch(model) is not None
+
+
 def is_elsewhere(model: str, workspace_id: WorkspaceId) -> bool:
     """Whether a model of the engine belongs to another workspace, which alone may be answered."""
     named = _NAME.fullmatch(model)

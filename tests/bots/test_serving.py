@@ -87,6 +87,18 @@ async def test_a_version_that_is_not_loaded_leaves_the_answer_to_the_settings_mo
     ]
 
 
+async def test_a_chosen_version_answers_while_it_is_loaded_and_ours(pool: Pool, team: Team) -> None:
+    workspace = team.general.workspace_id
+    live = await a_version(pool, workspace, 1)
+    await ModelVersions(pool).promote(live.id, by=None)
+    chosen, foreign = version_name(workspace, 2), version_name(WorkspaceId(uuid4()), 2)
+    loaded = ServingModels(versions=ModelVersions(pool), engine=Engine(live.name, chosen, foreign))
+    assert await loaded.model(workspace, None, named=chosen) == chosen
+    assert await loaded.model(workspace, None, named=foreign) == live.name
+    taken_back = ServingModels(versions=ModelVersions(pool), engine=Engine(live.name))
+    assert await taken_back.model(workspace, None, named=chosen) == live.name
+
+
 def test_versions_of_another_workspace_are_known_by_their_names() -> None:
     ours, theirs = WorkspaceId(uuid4()), WorkspaceId(uuid4())
     for name in (version_name(ours, 3), live_alias(ours), "live", "smollm2", "v2-instruct"):
