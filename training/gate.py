@@ -92,7 +92,8 @@ def judge(
     """
     file = folder / FILE
     if file.exists():
-        return GateReport(**json.loads(file.read_bytes()))
+        fields = json.loads(file.read_bytes())
+        return GateReport(**{**fields, "reasons": tuple(fields["reasons"])})
     prompts = gate_prompts(plan.snapshot)
     candidate = _answers(folder / "model", prompts, events, "the candidate")
     live = _answers(plan.live, prompts, events, "the live model")

@@ -114,7 +114,10 @@ def identifiers(snapshot: Path) -> frozenset[str]:
 
 def sources_of(prompt: Prompt) -> dict[int, str]:
     """The numbered sources of a served prompt."""
-    return {int(number): text for number, text in _SOURCE.findall(prompt[-1].content)}
+    return {
+        int(number): "\n".join(line.removeprefix("  ") for line in text.splitlines())
+        for number, text in _SOURCE.findall(prompt[-1].content)
+    }
 
 
 def _known(rows: Sequence[TrainingRow]) -> list[Known]:

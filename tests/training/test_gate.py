@@ -1,0 +1,252 @@
+"""The gate and what a run leaves, on a tiny model that learns to give one answer."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
+
+import pytest
+from safetensors.torch import load_file
+
+from engine.generator import Draw, Generator
+from engine.manifest import Manifest
+from engine.prompt import ChatMessage, PromptSource, rag_messages
+from tests.training.conftest import MODEL
+from training import artifact, gate, sft
+from training.base_model import Reader
+from training.errors import TrainingError
+from training.evaluation import likelihoods
+from training.gate_prompts import gate_prompts, identifiers, sources_of
+from training.plan import Plan
+from training.recipes import SftRecipe, parse
+from training.rows import Rendered
+from training.stage import Events, Stage
+
+RIGHT = "the blue one"
+RECIPE = SftRecipe.model_validate(
+    {"lora": {"r": 8}, "learning_rate": 0.02, "max_steps": 60, "lr_scheduler_type": "constant"}
+)
+WORDS = ("garden", "kitchen", "office", "archive", "printer", "server", "parking", "budget")
+
+
+def prompt(number: int) -> list[ChatMessage]:
+    word = WORDS[number % len(WORDS)]
+    source = PromptSource(number=1, title="Handbook", text=f"In {word} {number} take {RIGHT}.")
+    return rag_messages(question=f"Which {word} {number}?", history=(), sources=[source])
+
+
+def write_snapshot(folder: Path) -> Path:
+    folder.mkdir()
+    for split, numbers in (("train", range(100, 130)), ("held_out", range(24))):
+        sft_rows, pairs = [], []
+        for number in numbers:
+            asked = [{"role": each.role, "content": each.content} for each in prompt(number)]
+            good, bad = ([{"role": "assistant", "content": text}] for text in (RIGHT, "No idea."))
+            sft_rows.append({"prompt": asked, "completion": good})
+            pairs.append({"prompt": asked, "chosen": good, "rejected": bad})
+        for kind, rows in (("sft", sft_rows), ("preference", pairs), ("unpaired", [])):
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / f"{kind}.{split}.jsonl").write_text(text)
+    (folder / "manifest.json").write_text(json.dumps({"rows": {"sft.train": 30}}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder with a trained and quantized model, before the gate."""
+    folder = tmp_path_factory.mktemp("run")
+    plan = Plan(
+        run_id="1",
+        name="v1-tiny",
+        recipe=parse({"kind": "sft"}),
+        snapshot=write_snapshot(folder / "snapshot"),
+        snapshot_sha256="1" * 64,
+        base=trainable / "models" / MODEL,
+        live=trainable / "models" / MODEL,
+        home=trainable,
+    )
+    plan.write(folder)
+    stage = Stage(
+        kind="sft",
+        folder=folder / "stages" / "1-sft",
+        weights=trainable / "bases" / MODEL,
+        reader=Reader.of(plan.base),
+        snapshot=plan.snapshot,
+        events=Events(file=folder / "events.jsonl"),
+    )
+    stage.folder.mkdir(parents=True)
+    result = sft.run(stage, RECIPE)
+    artifact.make(
+        plan, folder, weights=stage.weights, adapter=result.adapter, results={"sft": result}
+    )
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to judge."""
+    shutil.copytree(made, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def judged(folder: Path, **changes: Any) -> gate.GateReport:
+    plan = Plan.read(folder).model_copy(update={"min_labels": 20, **changes})
+    return gate.judge(
+        plan,
+        folder,
+        labels=60,
+        reward_model=None,
+        judge_api_key=None,
+        events=Events(file=folder / "events.jsonl"),
+    )
+
+
+def test_a_model_that_learnt_the_answer_is_a_candidate_and_is_judged_once(run: Path) -> None:
+    report = judged(run)
+    assert report.outcome == "candidate", report
+    assert any("answer F1" in reason for reason in report.reasons)
+    assert report.figures["candidate"]["answer F1"] > 0.8
+    assert report.figures["live"]["answer F1"] < 0.2
+    assert report.figures["candidate"]["preference accuracy"] == 1.0
+    shutil.rmtree(run / "model")  # a second measurement would fail
+    assert judged(run).reasons == report.reasons
+
+
+def test_the_same_model_again_is_rejected(run: Path) -> None:
+    shutil.rmtree(run / "model")
+    shutil.copytree(Plan.read(run).base, run / "model")
+    report = judged(run)
+    assert report.outcome == "rejected"
+    assert "Nothing is better" in report.reasons[0]
+
+
+def test_a_judge_that_is_away_decides_nothing(run: Path) -> None:
+    report = judged(run, judge_url="http://127.0.0.1:9/v1", judge_model="judge")
+    assert report.outcome == "no decision"
+    assert "does not answer" in report.reasons[0]
+
+
+def test_prompts_are_those_that_were_served(made: Path) -> None:
+    found = gate_prompts(made / "snapshot")
+    assert len(found.held_out) == len(found.known) == 24
+    assert found.known[0].supporting == {1}
+    assert sources_of(found.held_out[3]) == {1: f"In archive 3 take {RIGHT}."}
+    # Another question's sources hold the same answer here, so nothing is unanswerable.
+    assert found.without_answer == ()
+    assert found.injected and found.planted
+    assert identifiers(made / "snapshot") == frozenset()
+
+
+def test_likelihoods_of_the_quantized_model_are_those_of_its_own_choices(made: Path) -> None:
+    generator = Generator.load(made / "model", replicas=1)
+    reader = Reader(manifest=generator.manifest, tokenizer=generator.tokenizer)
+    asked = reader.prompt_tokens(prompt(3))
+    said: list[int] = []
+
+    def hear(_index: int, token: int, _last: bool) -> bool:
+        said.append(token)
+        return False
+
+    generator.generate([asked], max_tokens=12, draw=Draw(), on_token=hear)
+    tokens = [generator.tokenizer.token_of(each) or "" for each in said]
+    scores = generator.score(asked, tokens)
+    assert len(scores) == len(tokens)
+    assert sum(scores) / len(scores) > -0.5  # it was sure of what it said
+    right, wrong = likelihoods(
+        made / "model", [(tuple(prompt(3)), RIGHT), (tuple(prompt(3)), "No idea.")]
+    )
+    assert right > wrong + 1
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged", "ctranslate2"])
+def test_what_a_run_made_can_be_taken_away_with_its_card(
+    made: Path, tmp_path: Path, form: artifact.Form
+) -> None:
+    out = artifact.take_away(made, tmp_path / "out", form)
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\nlicense: ") and "v1-tiny" in card and "| sft.train | 30 |" in card
+    assert RIGHT not in card
+    if form == "ctranslate2":
+        assert Manifest.read(out).name == "v1-tiny"
+    elif form == "merged":
+        base = load_file(Plan.read(made).home / "bases" / MODEL / "model.safetensors")
+        merged = load_file(out / "model.safetensors")
+        assert {name for name in base if not base[name].equal(merged[name])}
+    else:
+        assert (out / "adapter_model.safetensors").is_file()
+    with pytest.raises(TrainingError, match="exists already"):
+        artifact.take_away(made, out, form)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hugging Face Hub as an upload of small files asks for."""
+
+    seen: ClassVar[list[tuple[str, str, bytes]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.seen.append((self.path, self.headers["Authorization"], body))
+        answer: dict[str, Any] = {}
+        if self.path == "/api/repos/create":
+            answer = {"url": f"http://{self.headers['Host']}/team/model", "name": "team/model"}
+        elif "/preupload/" in self.path:
+            files = json.loads(body)["files"]
+            regular = {"uploadMode": "regular", "shouldIgnore": False}
+            answer = {"files": [{"path": each["path"], **regular} for each in files]}
+        elif "/commit/" in self.path:
+            answer = {
+                "commitUrl": "https://huggingface.co/team/model/commit/1",
+                "commitOid": "1",
+                "success": True,
+            }
+        self._answer(answer)
+
+    def do_GET(self) -> None:
+        self._answer({"id": "team/model", "sha": "0", "siblings": []})
+
+    def _answer(self, fields: dict[str, Any]) -> None:
+        text = json.dumps(fields).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    Hub.seen.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_an_adapter_is_pushed_to_the_hub_with_its_card(
+    made: Path, hub: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    address = artifact.push(made, "team/model", "adapter", endpoint=hub)
+    assert address.endswith("/commit/1")
+    created = json.loads(Hub.seen[0][2])
+    assert created.get("private") or created.get("visibility") == "private"
+    assert {authorization for _, authorization, _ in Hub.seen} == {"Bearer hf_secret"}
+    committed = next(body for path, _, body in Hub.seen if "/commit/" in path)
+    paths = [json.loads(line)["value"].get("path") for line in committed.splitlines()]
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(paths)
+
+
+def test_rows_that_are_rendered_end_where_the_answer_ends() -> None:
+    row = Rendered(prompt=[5, 6], answer=[7, 2])
+    assert row.labels == [-100, -100, 7, 2]
