@@ -161,7 +161,8 @@ Snapshot `{plan.snapshot_sha256}`.
 {json.dumps(plan.recipe.model_dump(mode="json"), indent=2)}
 ```
 
-Parent: {plan.parent or base.name}. Versions: {json.dumps(plan.versions, sort_keys=True)}.
+Parent: {plan.parent or base.name}. Code: {plan.code}.
+Versions: {json.dumps(plan.versions, sort_keys=True)}.
 
 ## Measured
 

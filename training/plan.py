@@ -31,6 +31,7 @@ class Plan(BaseModel):
         home: state folder, where the bases' weights are kept.
         parent: name of the version that is live; None = the base itself.
         versions: of the libraries and of Parley that run it.
+        code: revision of Parley's code, see `training.provenance`.
         min_labels: rows below which the gate lets nothing pass.
         memory_mb: most memory of the run's process.
         judge_url, judge_model: an OpenAI-compatible judge for the gate; None = no judge.
@@ -48,6 +49,7 @@ class Plan(BaseModel):
     home: Path
     parent: str | None = None
     versions: dict[str, str] = {}
+    code: str = "unknown"
     min_labels: int = 50
     memory_mb: int = 8192
     judge_url: str | None = None

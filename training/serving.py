@@ -39,9 +39,16 @@ class ModelSwitch:
     engine: EngineClient
 
     async def try_out(self, version: ModelVersion, *, share: float) -> None:
-        """Let a candidate answer a share of the workspace's threads."""
-        await self._load(version)
+        """Let a candidate answer a share of the workspace's threads.
+
+        An engine that is away costs the trial some time and not the run that made the version:
+        `load_serving` loads it later, and until then the live model answers.
+        """
         await self.versions.start_canary(version.id, share=share)
+        try:
+            await self._load(version)
+        except EngineError as error:
+            logger.warning("loaded later: %s", error, extra={"action": "canary_not_loaded"})
         logger.info("canary started", extra={"action": "canary_started", "model": version.name})
 
     async def promote(

@@ -6,7 +6,6 @@ whose folder says how far it was; the next worker goes on there.
 """
 
 import asyncio
-import importlib.metadata
 import json
 import logging
 from collections.abc import Mapping
@@ -37,6 +36,7 @@ from training.errors import NotEnoughFeedback, TrainingError
 from training.execute_files import EXIT_FAILED, EXIT_STOPPED, FAILURE, RESULT
 from training.plan import FILE as PLAN
 from training.plan import Plan
+from training.provenance import code_revision, library_versions
 from training.recipes import Device, Recipe, named, parse
 from training.schedule import queue_due_runs
 from training.serving import ModelSwitch
@@ -47,16 +47,6 @@ from training.telling import Telling
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 3
-LIBRARIES: Final = (
-    "parley",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "bitsandbytes",
-    "accelerate",
-    "ctranslate2",
-)
 
 
 @dataclass(kw_only=True)
@@ -208,6 +198,7 @@ class TrainingWorker:
             home=home,
             parent=live.name if live else None,
             versions=library_versions(),
+            code=await asyncio.to_thread(code_revision),
             min_labels=training.min_labels,
             memory_mb=training.memory_mb,
             judge_url=training.judge_url,
@@ -239,7 +230,7 @@ class TrainingWorker:
         share = self.settings.training.canary_share
         if version.status == "candidate" and share > 0:
             await self.switch.try_out(version, share=share)
-        result["version"] = plan.name
+        result |= {"version": plan.name, "versions": plan.versions, "code": plan.code}
         learnt = await self.runs.ratings_behind(run.id)
         text = reports.made(result, learnt=learnt, tried=share)
         await self._telling.of(run, text, title=f"v{version.number}", gate=result["gate"])
@@ -261,17 +252,6 @@ def recipe_of(parameters: Mapping[str, Any], *, default: str) -> Recipe:
 def _device() -> Device:
     """Whether there is a GPU, without importing torch into the worker."""
     return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what a run computes with, as far as it is installed."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _require_labels(found: Snapshot, min_labels: int) -> None:

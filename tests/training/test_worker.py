@@ -130,6 +130,7 @@ async def test_corrections_become_a_version_although_its_process_is_killed(
     plan = Plan.read(worker.folder(run_id))
     assert plan.snapshot_sha256 == run.snapshot_sha256
     assert {"torch", "trl", "peft", "transformers"} <= set(plan.versions)
+    assert run.result["code"] == plan.code != "unknown"
     assert len(await runs.rows_of_run(run_id)) >= 40
 
 
@@ -168,7 +169,7 @@ async def test_a_run_that_needs_too_much_memory_fails_with_advice(
     assert run.advice is not None and "per_device_train_batch_size" in run.advice
 
 
-async def test_a_run_is_cancelled_while_it_trains(
+async def test_a_run_is_cancelled_while_it_trains_and_a_rollback_does_not_wait_for_it(
     pool: Pool, team: Team, rate: Rates, working: Working
 ) -> None:
     await rate(40)
@@ -180,6 +181,8 @@ async def test_a_run_is_cancelled_while_it_trains(
 
     async with working():
         await until(pool, run_id, has_stepped)
+        rollback = await until(pool, await queued(pool, team, "rollback"), ended)
+        assert rollback.failure is not None and "nothing to take back" in rollback.failure
         assert await runs.cancel(run_id, by=None)
         run = await until(pool, run_id, ended)
     assert run.status == "cancelled"
