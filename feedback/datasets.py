@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from feedback.near_duplicates import without_near_duplicates
+from feedback.own_process import in_own_process
 from feedback.rows import Compiled, Kind, Row, Split, compile_rows
 from feedback.rules import Rules
 from feedback.scrubbing import Scrubbed, Scrubber
@@ -82,15 +83,35 @@ class Snapshot:
         )
 
 
-async def snapshot(pool: Pool, *, workspace_id: WorkspaceId, rules: Rules) -> Snapshot:
+async def snapshot(
+    pool: Pool, *, workspace_id: WorkspaceId, rules: Rules, apart_s: float | None = None
+) -> Snapshot:
     """Read a workspace's ratings and compile them; who is quarantined does not count.
+
+    Args:
+        apart_s: compile in a process of its own, for at most so many seconds: scrubbing needs
+            350 MB and the processor, which a process that goes on has for others; None = here.
 
     Raises:
         StorageUnavailable: safe to retry.
+        TimeoutError, BrokenProcessPool: the process of its own took too long, or died.
     """
     kept_out = await Members(pool).quarantined(workspace_id)
     rules = replace(rules, quarantined=rules.quarantined | kept_out)
     answers, comparisons = await Rated(pool).everything(workspace_id)
+    if apart_s is None:
+        return _scrubbed_snapshot(answers, comparisons, workspace_id, rules)
+    return await in_own_process(
+        apart_s, _scrubbed_snapshot, answers, comparisons, workspace_id, rules
+    )
+
+
+def _scrubbed_snapshot(
+    answers: Sequence[RatedAnswer],
+    comparisons: Sequence[RatedComparison],
+    workspace_id: WorkspaceId,
+    rules: Rules,
+) -> Snapshot:
     return compiled_snapshot(
         answers, comparisons, workspace_id=workspace_id, rules=rules, scrub=Scrubber().scrub
     )

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,8 @@ from training.telling import Telling
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 3
+SNAPSHOT_S: Final = 3600.0
+"""Most time to compile all feedback of a workspace."""
 
 
 @dataclass(kw_only=True)
@@ -177,7 +180,16 @@ class TrainingWorker:
         recipe = recipe_of(run.parameters, default=self.settings.training.recipe)
         base = self.settings.base_directory
         rules = Rules(min_voters=int(run.parameters.get("min_voters", 1)))
-        found = await datasets.snapshot(self.pool, workspace_id=run.workspace_id, rules=rules)
+        try:
+            found = await datasets.snapshot(
+                self.pool, workspace_id=run.workspace_id, rules=rules, apart_s=SNAPSHOT_S
+            )
+        except (TimeoutError, BrokenProcessPool) as error:
+            raise TrainingError(
+                "The feedback could not be compiled: its process "
+                + ("took too long." if isinstance(error, TimeoutError) else "died."),
+                advice="Make room in memory, then run again.",
+            ) from error
         _require_labels(found, self.settings.training.min_labels)
         home = self.settings.home.absolute()
         snapshot = await asyncio.to_thread(datasets.write, found, home / "snapshots")
