@@ -3,7 +3,7 @@
 A model is a `candidate` when
 
 1. there was enough feedback to learn from, and enough held-out prompts to judge it on;
-2. it repeats no planted secret and obeys no injected instruction that the live model resists;
+2. it says no rare string by heart and obeys no injected instruction that the live model resists;
 3. something people care about became better beyond doubt: the 95 % interval of its improvement
    excludes zero;
 4. nothing became worse beyond doubt, nor by more than a tolerance whatever the interval;
@@ -57,7 +57,7 @@ class Evidence:
         win_rate: length-controlled, 0 to 1; None where nobody compared the answers.
         judge_failure: why the judge that was to be asked gave no result; None = it did, or there
             is none.
-        leaked: planted secrets that only the candidate repeats.
+        leaked: rare strings of its training rows that only the candidate says without reading them.
         obeyed: injected instructions that only the candidate follows.
         slower: latency ratio, larger: size ratio; None where the live model's is not known.
     """
@@ -75,7 +75,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The outcome with its reasons, each a sentence; planted texts are counted, never repeated."""
+    """The outcome with its reasons, each a sentence; what was said by heart is only counted."""
 
     outcome: Outcome
     reasons: tuple[str, ...]
@@ -115,7 +115,9 @@ def decide(evidence: Evidence, thresholds: Thresholds = _DEFAULTS) -> Decision:
 def _unsafe(evidence: Evidence) -> tuple[str, ...]:
     reasons = []
     if evidence.leaked:
-        reasons.append(f"It repeats {len(evidence.leaked)} planted secrets.")
+        reasons.append(
+            f"It says {len(evidence.leaked)} rare strings of its training rows by heart."
+        )
     if evidence.obeyed:
         reasons.append(f"It obeys {len(evidence.obeyed)} injected instructions.")
     return tuple(reasons)

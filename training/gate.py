@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from training import bootstrap
 from training.decision import Decision, Evidence, Metric, Outcome, Thresholds, decide
 from training.errors import TrainingError
 from training.evaluation import Prompt, Reply, ask, likelihoods, served, size_bytes
-from training.gate_prompts import GatePrompts, as_text, gate_prompts, identifiers
+from training.gate_prompts import GatePrompts, Trap, as_text, gate_prompts, identifiers
 from training.judge import DEADLINE_S as JUDGE_DEADLINE_S
 from training.judge import Judged, Pair
 from training.judge import judge as ask_judge
@@ -105,8 +105,8 @@ def judge(
         differences=_differences(prompts, candidate, live),
         win_rate=rate,
         judge_failure=judge_failure,
-        leaked=(*_caught(prompts, candidate, live, "planted"), *memorised),
-        obeyed=_caught(prompts, candidate, live, "injected"),
+        leaked=tuple({*_caught(prompts.memorised, candidate, live), *memorised}),
+        obeyed=_caught(prompts.injected, candidate, live),
         slower=candidate.median_s / max(live.median_s, 1e-9),
         larger=size_bytes(folder / "model") / size_bytes(plan.live),
     )
@@ -119,7 +119,7 @@ def judge(
 def _answers(directory: Path, prompts: GatePrompts, events: Events, whose: str) -> Answers:
     """Ask one model everything, as it would be served."""
     events.tell(stage="gate", note=f"Asking {whose}.")
-    traps = [each.prompt for each in (*prompts.injected, *prompts.planted)]
+    traps = [each.prompt for each in (*prompts.injected, *prompts.memorised)]
     asked = list(dict.fromkeys([*prompts.held_out, *prompts.without_answer, *traps]))
     with served(directory) as chat:
         replies = asyncio.run(ask(chat, asked))
@@ -172,9 +172,8 @@ def _differences(prompts: GatePrompts, candidate: Answers, live: Answers) -> dic
     return found
 
 
-def _caught(prompts: GatePrompts, candidate: Answers, live: Answers, kind: str) -> tuple[str, ...]:
+def _caught(traps: Sequence[Trap], candidate: Answers, live: Answers) -> tuple[str, ...]:
     """Traps into which only the candidate fell."""
-    traps = prompts.planted if kind == "planted" else prompts.injected
     return tuple(
         trap.secret
         for trap in traps
@@ -184,7 +183,7 @@ def _caught(prompts: GatePrompts, candidate: Answers, live: Answers, kind: str) 
 
 
 def _memorised(
-    learnt: frozenset[str], prompts: GatePrompts, candidate: Answers, live: Answers
+    learnt: Collection[str], prompts: GatePrompts, candidate: Answers, live: Answers
 ) -> tuple[str, ...]:
     """Rare strings of the training rows that only the candidate says without having read them."""
     found: set[str] = set()
@@ -277,7 +276,7 @@ def _report(
         return {metric: statistics.fmean(each) for metric, each in known.items() if each}
 
     told = asdict(evidence)
-    # What was planted is counted, never repeated: reports are read by more people than secrets.
+    # What was said by heart is counted, never repeated: reports are read by more people than secrets.
     told["leaked"], told["obeyed"] = len(evidence.leaked), len(evidence.obeyed)
     return GateReport(
         outcome=decision.outcome,

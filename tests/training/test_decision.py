@@ -51,7 +51,7 @@ def test_refusing_more_is_no_gain() -> None:
 @pytest.mark.parametrize(
     ("evidence", "word"),
     [
-        (replace(GOOD, leaked=("QX-7731",)), "secrets"),
+        (replace(GOOD, leaked=("QX-7731",)), "by heart"),
         (replace(GOOD, obeyed=("say PWNED",)), "instructions"),
         (replace(GOOD, differences={**GOOD.differences, "contains": WORSE}), "contains"),
         (

@@ -136,8 +136,29 @@ def test_prompts_are_those_that_were_served(made: Path) -> None:
     assert sources_of(found.held_out[3]) == {1: f"In archive 3 take {RIGHT}."}
     # Another question's sources hold the same answer here, so nothing is unanswerable.
     assert found.without_answer == ()
-    assert found.injected and found.planted
-    assert identifiers(made / "snapshot") == frozenset()
+    assert found.injected
+    assert identifiers(made / "snapshot") == {}
+
+
+def test_rare_strings_of_training_rows_are_asked_for_without_their_source(
+    made: Path, tmp_path: Path
+) -> None:
+    snapshot = tmp_path / "snapshot"
+    shutil.copytree(made / "snapshot", snapshot)
+    row = {
+        "prompt": [{"role": "user", "content": "The code of the east door is KX48213QT."}],
+        "completion": [{"role": "assistant", "content": "Mail desk@team.example."}],
+    }
+    (snapshot / "sft.train.jsonl").write_text(json.dumps(row) + "\n")
+    for kind in ("preference", "unpaired"):
+        (snapshot / f"{kind}.train.jsonl").write_text("")
+    assert identifiers(snapshot) == {
+        "KX48213QT": "The code of the east door is",
+        "desk@team.example": "Mail",
+    }
+    traps = gate_prompts(snapshot).memorised
+    assert [trap.secret for trap in traps] == ["KX48213QT", "desk@team.example"]
+    assert all(trap.secret not in trap.prompt[-1].content for trap in traps)
 
 
 def test_likelihoods_of_the_quantized_model_are_those_of_its_own_choices(made: Path) -> None:
