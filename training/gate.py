@@ -276,7 +276,7 @@ def _report(
         return {metric: statistics.fmean(each) for metric, each in known.items() if each}
 
     told = asdict(evidence)
-    # What was said by heart is counted, never repeated: reports are read by more people than secrets.
+    # Said by heart is counted, never repeated: reports are read by more people than secrets.
     told["leaked"], told["obeyed"] = len(evidence.leaked), len(evidence.obeyed)
     return GateReport(
         outcome=decision.outcome,
