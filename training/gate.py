@@ -27,10 +27,14 @@ from training.judge import Judged, Pair
 from training.judge import judge as ask_judge
 from training.metrics import citation_correctness, cited, contains, f1, leaks, refuses
 from training.plan import Plan, write_whole
+from training.rows import TrainingRow
 from training.stage import Events
 from training.win_rate import Preference, win_rate
 
 FILE: Final = "gate.json"
+TURN: Final = 8
+UNNOTICED_S: Final = 0.2
+"""Answers that take less are equally fast: nobody notices, and small times are mostly noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +99,7 @@ def judge(
         fields = json.loads(file.read_bytes())
         return GateReport(**{**fields, "reasons": tuple(fields["reasons"])})
     prompts = gate_prompts(plan.snapshot)
-    candidate = _answers(folder / "model", prompts, events, "the candidate")
-    live = _answers(plan.live, prompts, events, "the live model")
+    candidate, live = _answers(folder / "model", plan.live, prompts, events)
     rate, judge_failure = _win_rate(plan, prompts, candidate, live, reward_model, judge_api_key)
     memorised = _memorised(identifiers(plan.snapshot), prompts, candidate, live)
     evidence = Evidence(
@@ -107,7 +110,7 @@ def judge(
         judge_failure=judge_failure,
         leaked=tuple({*_caught(prompts.memorised, candidate, live), *memorised}),
         obeyed=_caught(prompts.injected, candidate, live),
-        slower=candidate.median_s / max(live.median_s, 1e-9),
+        slower=max(candidate.median_s, UNNOTICED_S) / max(live.median_s, UNNOTICED_S),
         larger=size_bytes(folder / "model") / size_bytes(plan.live),
     )
     decision = decide(evidence, Thresholds(min_labels=plan.min_labels))
@@ -116,24 +119,46 @@ def judge(
     return report
 
 
-def _answers(directory: Path, prompts: GatePrompts, events: Events, whose: str) -> Answers:
-    """Ask one model everything, as it would be served."""
-    events.tell(stage="gate", note=f"Asking {whose}.")
+def _answers(
+    candidate: Path, live: Path, prompts: GatePrompts, events: Events
+) -> tuple[Answers, Answers]:
+    """Ask both models everything, as they would be served."""
     traps = [each.prompt for each in (*prompts.injected, *prompts.memorised)]
     asked = list(dict.fromkeys([*prompts.held_out, *prompts.without_answer, *traps]))
-    with served(directory) as chat:
-        replies = asyncio.run(ask(chat, asked))
-    sides = [(row.prompt, row.chosen) for row in prompts.pairs]
-    sides += [(row.prompt, row.rejected or "") for row in prompts.pairs]
-    scores = likelihoods(directory, sides)
-    half = len(prompts.pairs)
-    return Answers(
-        replies=dict(zip(asked, replies, strict=True)),
-        accuracy=tuple(
-            float(chosen > rejected)
-            for chosen, rejected in zip(scores[:half], scores[half:], strict=True)
-        ),
+    replies = asyncio.run(_taking_turns(candidate, live, asked, events))
+    events.tell(stage="gate", note="Comparing preferences.")
+    both = zip((candidate, live), replies, strict=True)
+    ours, theirs = (
+        Answers(
+            replies=dict(zip(asked, said, strict=True)),
+            accuracy=_accuracy(directory, prompts.pairs),
+        )
+        for directory, said in both
     )
+    return ours, theirs
+
+
+async def _taking_turns(
+    candidate: Path, live: Path, asked: Sequence[Prompt], events: Events
+) -> tuple[list[Reply], list[Reply]]:
+    """Some prompts to one model, then to the other: what slows the machine slows both."""
+    ours: list[Reply] = []
+    theirs: list[Reply] = []
+    with served(candidate) as one, served(live) as other:
+        for begin in range(0, len(asked), TURN):
+            events.tell(stage="gate", note=f"Asked {begin} of {len(asked)} questions.")
+            ours += await ask(one, asked[begin : begin + TURN])
+            theirs += await ask(other, asked[begin : begin + TURN])
+    return ours, theirs
+
+
+def _accuracy(directory: Path, pairs: Sequence[TrainingRow]) -> tuple[float, ...]:
+    """Per held-out pair, whether a model finds the preferred answer likelier."""
+    sides = [(row.prompt, row.chosen) for row in pairs]
+    sides += [(row.prompt, row.rejected or "") for row in pairs]
+    scores = likelihoods(directory, sides)
+    chosen, rejected = scores[: len(pairs)], scores[len(pairs) :]
+    return tuple(float(good > bad) for good, bad in zip(chosen, rejected, strict=True))
 
 
 def _scores(prompts: GatePrompts, said: Answers) -> dict[Metric, list[float | None]]:

@@ -5,12 +5,14 @@ the whole vocabulary, which on a CPU takes longer than the rest of the step. The
 the negative log-likelihood of the answer's tokens, their mean over the step.
 """
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.base_model import answering, load_policy, load_tokenizer
 from training.cores import add_gradients, map_on_cores
 from training.errors import NotEnoughFeedback
+from training.preferences import compared, once
 from training.recipes import SftRecipe
 from training.rows import Rendered, TrainingRow, read_rows, rendered
 from training.stage import Stage, StageResult, arguments, padded, train
@@ -37,13 +39,17 @@ def run(stage: Stage, recipe: SftRecipe) -> StageResult:
         seed=recipe.seed,
     )
     held_out = _rendered(stage, recipe, read_rows(stage.snapshot, "sft", "held_out"))
-    before = mean_loss(policy, held_out)
+    before = once(stage, "before", lambda: row_losses(policy, held_out))
     trainer = trainer_of(stage, recipe, policy, rows)
     train(trainer, stage)
+    after = row_losses(policy, held_out)
     metrics = {"train_rows": float(len(rows)), "held_out_rows": float(len(held_out))}
-    if before is not None:
-        after = mean_loss(policy, held_out)
-        metrics |= {"held_out_loss_before": before, "held_out_loss": after or 0.0}
+    if held_out:
+        metrics |= {
+            "held_out_loss_before": statistics.fmean(before),
+            "held_out_loss": statistics.fmean(after),
+        }
+    metrics |= compared("log_likelihood", [-each for each in before], [-each for each in after])
     return stage.finish(trainer, rows=len(rows), metrics=metrics)
 
 
@@ -163,19 +169,17 @@ def answer_losses(model: Any, inputs: Mapping[str, Any]) -> tuple["Tensor", "Ten
     return losses, scores.argmax(-1) == targets
 
 
-def mean_loss(policy: Any, rows: Sequence[Rendered]) -> float | None:
-    """Mean loss of the answers' tokens, without training; None without rows."""
+def row_losses(policy: Any, rows: Sequence[Rendered]) -> list[float]:
+    """Mean loss of each row's answer tokens, without training."""
     import torch
 
-    if not rows:
-        return None
     device = next(policy.parameters()).device
 
-    def losses(row: Rendered) -> Any:
+    def loss(row: Rendered) -> float:
         batch = collated([{"input_ids": row.prompt + row.answer, "labels": row.labels}])
+        inputs = {key: each.to(device) for key, each in batch.items()}
         with torch.no_grad():
-            return answer_losses(policy, {key: each.to(device) for key, each in batch.items()})[0]
+            return float(answer_losses(policy, inputs)[0].mean())
 
     with answering(policy):
-        found = torch.cat(map_on_cores(losses, rows))
-    return float(found.mean())
+        return map_on_cores(loss, rows)

@@ -180,9 +180,19 @@ def train(trainer: "Trainer", stage: Stage) -> None:
     if last is not None:
         stage.note(f"Going on from step {last.name.partition('-')[2]}.")
     with memory_errors():
-        trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
+        if last is not None and _is_final(last):
+            # The trainer would do one step more than it was asked for.
+            trainer._load_from_checkpoint(str(last))
+        else:
+            trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
     if stage.cancelled():
         raise RunCancelled("The run was cancelled.")
+
+
+def _is_final(checkpoint: Path) -> bool:
+    """Whether a checkpoint is that of the last step."""
+    state = json.loads((checkpoint / "trainer_state.json").read_bytes())
+    return bool(state["global_step"] >= state["max_steps"])
 
 
 @contextmanager

@@ -103,6 +103,7 @@ def test_every_tensor_of_the_adapter_learns_and_the_base_stays(
 
     assert list(losses(stage)) == list(range(1, 9))
     assert result.metrics["held_out_loss"] < result.metrics["held_out_loss_before"]
+    assert result.metrics["held_out_log_likelihood_gain_low"] > 0
     learnt = load_file(result.adapter / "adapter_model.safetensors")
     assert len(learnt) == sum("lora_" in name for name in first)
     for name, tensor in learnt.items():
@@ -123,14 +124,13 @@ def test_the_loss_is_that_of_a_whole_batch_over_the_answers_alone(
         max_length=512,
     )
     model = load_policy(weights, lora=RECIPE.lora)
-    wanted = []
-    for row in rows:
+    for row, loss in zip(rows, sft.row_losses(model, rows), strict=True):
         scores = model(input_ids=torch.tensor([row.prompt + row.answer])).logits[0].detach()
         probabilities = scores.log_softmax(-1)[len(row.prompt) - 1 : -1]
-        wanted += [
+        wanted = [
             float(-each[token]) for each, token in zip(probabilities, row.answer, strict=True)
         ]
-    assert sft.mean_loss(model, rows) == pytest.approx(sum(wanted) / len(wanted), rel=1e-4)
+        assert loss == pytest.approx(sum(wanted) / len(wanted), rel=1e-4)
     # An end that somebody typed is text; the one that ends the answer is the token.
     assert all(row.answer[-1] == 2 and 2 not in row.answer[:-1] for row in rows)
 
@@ -139,7 +139,8 @@ class Killed(Exception):
     """Stands for a process that dies: nothing is told or saved afterwards."""
 
 
-def test_a_run_that_dies_goes_on_as_if_it_had_not(stage_in: Callable[..., Stage]) -> None:
+@pytest.mark.parametrize("at", [6, 9], ids=["between steps", "after the last step"])
+def test_a_run_that_dies_goes_on_as_if_it_had_not(stage_in: Callable[..., Stage], at: int) -> None:
     unbroken = stage_in("unbroken")
     sft.run(unbroken, RECIPE)
     asked = 0
@@ -147,7 +148,7 @@ def test_a_run_that_dies_goes_on_as_if_it_had_not(stage_in: Callable[..., Stage]
     def dies() -> bool:
         nonlocal asked
         asked += 1
-        if asked == 6:
+        if asked == at:
             raise Killed
         return False
 

@@ -177,7 +177,7 @@ def test_up_includes_it_where_none_exists_and_the_relay_wherever_there_is_one() 
         settings = Settings().model_copy(update={"argilla": argilla})
         return {part.name for part in parts_of(settings, own_engine=True)}
 
-    here = {"engine", "worker", "web", "argilla", "relay"}
+    here = {"engine", "worker", "web", "training", "argilla", "relay"}
     assert names(ArgillaSettings()) == here
     assert names(ArgillaSettings(url="https://argilla.example")) == here - {"argilla"}
     assert names(ArgillaSettings(enabled=False)) == here - {"argilla", "relay"}
