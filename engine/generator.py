@@ -180,7 +180,9 @@ class Generator:
             prompt: tokens, at least one.
             answer: tokens, its end included.
         """
-        scored = self._model.score_batch([[*prompt, *answer]])[0].log_probs
+        # Without the 0 the library cuts what is longer than 1,024 tokens and says nothing.
+        (scores,) = self._model.score_batch([[*prompt, *answer]], max_input_length=0)
+        scored = scores.log_probs
         return [float(each) for each in scored[len(scored) - len(answer) :]]
 
     def _run(

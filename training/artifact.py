@@ -17,7 +17,7 @@ from engine.manifest import Manifest
 from training.base_model import base_weights
 from training.errors import TrainingError
 from training.plan import Plan
-from training.stage import RESULT, StageResult
+from training.stage import RESULT
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +32,7 @@ CARD: Final = "README.md"
 """Where the Hugging Face Hub looks for a model's card."""
 
 
-def make(
-    plan: Plan,
-    folder: Path,
-    *,
-    weights: Path,
-    adapter: Path,
-    results: Mapping[str, StageResult],
-) -> Path:
+def make(plan: Plan, folder: Path, *, weights: Path, adapter: Path) -> Path:
     """Merge and quantize; return the run's model directory, which a run makes once.
 
     Raises:
@@ -103,6 +96,7 @@ def push(folder: Path, repository: str, form: Form, *, endpoint: str | None = No
     """
     import tempfile
 
+    from httpx2 import HTTPError  # what the hub's client speaks HTTP with
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
@@ -116,11 +110,15 @@ def push(folder: Path, repository: str, form: Form, *, endpoint: str | None = No
                 folder_path=directory,
                 commit_message=f"Upload {Plan.read(folder).name}",
             )
-        except (HfHubHTTPError, LocalTokenNotFoundError, OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except (HfHubHTTPError, LocalTokenNotFoundError, ValueError) as error:
             raise TrainingError(
-                f"The hub refuses {repository}: {reason}",
+                f"The hub refuses {repository}: {_first_line(error)}",
                 advice="Set HF_TOKEN to a token that may write there.",
+            ) from error
+        except (HTTPError, OSError) as error:
+            raise TrainingError(
+                f"The hub cannot be reached: {_first_line(error)}",
+                advice="Check the network, and HF_ENDPOINT where the hub is another one.",
             ) from error
     return str(made.commit_url)
 
@@ -173,10 +171,24 @@ Outcome of the gate: {gate.get("outcome", "not judged")}.
 {json.dumps(gate.get("figures", {}), indent=2)}
 ```
 
+{_stages(folder)}
 ## Licence
 
 {base.licence or "That of the base model, which does not name one."}
 """
+
+
+def _stages(folder: Path) -> str:
+    """Each stage's own figures, as a table."""
+    lines = ["| stage | figure | value |", "|---|---|---|"]
+    for file in sorted((folder / "stages").glob(f"*/{RESULT}")):
+        for name, value in _json(file).get("metrics", {}).items():
+            lines.append(f"| {file.parent.name} | {name} | {value:.4g} |")
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _adapter(folder: Path) -> Path:

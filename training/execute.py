@@ -73,7 +73,7 @@ def _execute(
         # A reward model alone answers nobody: there is nothing to judge or to serve.
         return {"outcome": "no policy", "reasons": [], "stages": _told(results)}
     events.tell(stage="artifact", note="Merging the adapter and quantizing.")
-    model = artifact.make(plan, folder, weights=weights, adapter=policy, results=results)
+    model = artifact.make(plan, folder, weights=weights, adapter=policy)
     if cancelled():
         raise RunCancelled("The run was cancelled.")
     events.tell(stage="gate", note="Comparing with the model that is live.")

@@ -9,14 +9,17 @@ from threading import Thread
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from engine.convert import convert
 from engine.generator import Draw, Generator
 from engine.manifest import Manifest
 from engine.prompt import ChatMessage, PromptSource, rag_messages
+from tests.engine import tiny_models
 from tests.training.conftest import MODEL
 from training import artifact, gate, sft
-from training.base_model import Reader
+from training.base_model import Reader, load_base
 from training.errors import TrainingError
 from training.evaluation import likelihoods
 from training.gate_prompts import gate_prompts, identifiers, sources_of
@@ -79,9 +82,7 @@ def made(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     stage.folder.mkdir(parents=True)
     result = sft.run(stage, RECIPE)
-    artifact.make(
-        plan, folder, weights=stage.weights, adapter=result.adapter, results={"sft": result}
-    )
+    artifact.make(plan, folder, weights=stage.weights, adapter=result.adapter)
     return folder
 
 
@@ -189,6 +190,7 @@ def test_what_a_run_made_can_be_taken_away_with_its_card(
     out = artifact.take_away(made, tmp_path / "out", form)
     card = (out / "README.md").read_text()
     assert card.startswith("---\nlicense: ") and "v1-tiny" in card and "| sft.train | 30 |" in card
+    assert "| 1-sft | held_out_loss | " in card
     assert RIGHT not in card
     if form == "ctranslate2":
         assert Manifest.read(out).name == "v1-tiny"
@@ -266,6 +268,25 @@ def test_an_adapter_is_pushed_to_the_hub_with_its_card(
     committed = next(body for path, _, body in Hub.seen if "/commit/" in path)
     paths = [json.loads(line)["value"].get("path") for line in committed.splitlines()]
     assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(paths)
+
+
+def test_a_hub_that_is_away_is_said_to_be(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with pytest.raises(TrainingError, match="cannot be reached"):
+        artifact.push(made, "team/model", "adapter", endpoint="http://127.0.0.1:9")
+
+
+def test_long_prompts_are_scored_to_their_end(tmp_path: Path) -> None:
+    weights = tiny_models.write_generator(tmp_path / "long", max_position_embeddings=2048)
+    convert(weights, out=tmp_path / "model", quantization="float32")
+    generator = Generator.load(tmp_path / "model", replicas=1)
+    prompt_tokens = (generator.tokenizer.encode("The team keeps its documents. ") * 400)[:1500]
+    answer = generator.tokenizer.encode("It is 12,000 euros.")
+    ids = torch.tensor([generator.tokenizer.ids([*prompt_tokens, *answer])])
+    with torch.no_grad():
+        scores = load_base(weights)(input_ids=ids).logits[0].log_softmax(-1)
+    wanted = [float(scores[1499 + n][token]) for n, token in enumerate(ids[0, 1500:])]
+    assert generator.score(prompt_tokens, answer) == pytest.approx(wanted, abs=1e-3)
 
 
 def test_rows_that_are_rendered_end_where_the_answer_ends() -> None:
