@@ -393,6 +393,7 @@ async def _audience(workplace: Workplace, args: argparse.Namespace) -> Audience:
         platform=PLACE["platform"],
         workspace=PLACE["workspace"],
         channel=args.channel,
+        channel_open=True,
         member=name.casefold(),
         display_name=name,
     )

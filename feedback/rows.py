@@ -158,14 +158,13 @@ def _undisputed(
 def readable_by_all(answer: RatedAnswer, rules: Rules) -> bool:
     """Whether everybody whom the model will answer may read all that the row would hold.
 
-    That is the excerpts in the prompt, and the conversation itself.
+    That is the excerpts in the prompt, and the conversation itself. What a platform did not say to
+    be open is closed.
     """
+    readers = {source.readers for source in answer.sources}
     if rules.channel_id is not None:
-        here = answer.channel_id == rules.channel_id
-        return here and all(source.readers != "member" for source in answer.sources)
-    return answer.channel_id is not None and all(
-        source.readers == "workspace" for source in answer.sources
-    )
+        return answer.channel_id == rules.channel_id and "member" not in readers
+    return answer.open and readers <= {"workspace", "open channel"}
 
 
 def verdict(answer: RatedAnswer, rules: Rules) -> Verdict:

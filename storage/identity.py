@@ -136,6 +136,7 @@ class Identities:
         platform: str,
         workspace: str,
         channel: str | None = None,
+        channel_open: bool | None = None,
         member: str | None = None,
         display_name: str | None = None,
         also: Sequence[str] = (),
@@ -146,6 +147,8 @@ class Identities:
             platform: "slack", "discord", "web", "terminal".
             workspace: the platform's id of the team, never its name.
             channel: the platform's id of the channel; None in direct messages.
+            channel_open: whether everybody in the workspace may read the channel; None where that
+                is not known, which leaves what was known before, and a new channel closed.
             member: the platform's id of the person.
             display_name: what the thread view calls the member; stored encrypted, updated if new.
             also: the platform's ids of further channels that the audience may read; those that are
@@ -175,6 +178,11 @@ class Identities:
                         [workspace_id, channel],
                     )
                 )
+                if channel_open is not None:
+                    await connection.execute(
+                        "UPDATE channels SET open = NOT open WHERE id = %s AND open <> %s",
+                        [channel_id, channel_open],
+                    )
             member_id = None
             if member is not None:
                 member_id = await self._member(

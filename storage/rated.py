@@ -29,8 +29,9 @@ from storage.ratings import ComparisonId, Winner
 PAGE = 500
 """Records that are read at once."""
 
-Readers = Literal["workspace", "channel", "member"]
-"""Whose a document is: everybody's in the workspace, a channel's, a person's own."""
+Readers = Literal["workspace", "open channel", "channel", "member"]
+"""Whose a document is: the workspace's, a channel's that everybody there may read or that only some
+may, a person's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class RatedAnswer:
 
     Attributes:
         channel_id: None in direct messages.
+        open: whether everybody in the workspace may read the conversation.
         prompt: the messages that the model was served, history and excerpts included; None where
             no model was asked or a document that it quotes was deleted.
         params: how the model was asked, such as the temperature.
@@ -101,6 +103,7 @@ class RatedAnswer:
     message_id: MessageId
     workspace_id: WorkspaceId
     channel_id: ChannelId | None
+    open: bool
     platform: str
     question: str
     prompt: tuple[Mapping[str, str], ...] | None
@@ -277,14 +280,16 @@ WHERE {condition} ORDER BY c.id LIMIT %(limit)s
 """)
 _ANSWERS = SQL("""
 SELECT a.id, a.message_id, t.workspace_id,
-       (SELECT id FROM channels WHERE id = t.scope_id) AS channel_id, w.platform, m.text, a.prompt,
+       place.id, coalesce(place.open, false), w.platform, m.text, a.prompt,
        a.text, a.found, a.finish_reason, a.model, a.params, a.current, a.created_at,
        (SELECT jsonb_agg(jsonb_build_object('chunk_id', s.chunk_id, 'document_id', s.document_id,
                 'document', s.document, 'score', s.score, 'cited', s.quote IS NOT NULL, 'readers',
                 CASE WHEN d.scope_id = t.workspace_id THEN 'workspace'
                      WHEN EXISTS (SELECT FROM members WHERE id = d.scope_id) THEN 'member'
+                     WHEN owner.open THEN 'open channel'
                      ELSE 'channel' END) ORDER BY s.number)
-        FROM answer_sources s JOIN documents d ON d.id = s.document_id WHERE s.answer_id = a.id),
+        FROM answer_sources s JOIN documents d ON d.id = s.document_id
+        LEFT JOIN channels owner ON owner.id = d.scope_id WHERE s.answer_id = a.id),
        (SELECT jsonb_agg(jsonb_build_object('voter', member_id, 'value', value, 'reasons', reasons,
                 'comment', comment, 'consent', consent, 'at', updated_at)
                 ORDER BY updated_at, member_id)
@@ -295,27 +300,29 @@ SELECT a.id, a.message_id, t.workspace_id,
        EXISTS (SELECT FROM help_requests WHERE answer_id = a.id), {curations}
 FROM answers a JOIN messages m ON m.id = a.message_id JOIN threads t ON t.id = m.thread_id
 JOIN workspaces w ON w.id = t.workspace_id
+LEFT JOIN channels place ON place.id = t.scope_id
 WHERE {condition} ORDER BY a.id LIMIT %(limit)s
 """)
 
 
 def _answer(row: Sequence[Any]) -> RatedAnswer:
-    sources, votes, corrections, called, curations = row[14:]
+    sources, votes, corrections, called, curations = row[15:]
     return RatedAnswer(
         id=AnswerId(row[0]),
         message_id=MessageId(row[1]),
         workspace_id=WorkspaceId(row[2]),
         channel_id=ChannelId(row[3]) if row[3] is not None else None,
-        platform=row[4],
-        question=row[5],
-        prompt=tuple(row[6]) if row[6] is not None else None,
-        text=row[7],
-        found=row[8],
-        finish_reason=row[9],
-        model=row[10],
-        params=row[11],
-        current=row[12],
-        created_at=row[13],
+        open=row[4],
+        platform=row[5],
+        question=row[6],
+        prompt=tuple(row[7]) if row[7] is not None else None,
+        text=row[8],
+        found=row[9],
+        finish_reason=row[10],
+        model=row[11],
+        params=row[12],
+        current=row[13],
+        created_at=row[14],
         sources=tuple(_source(each) for each in sources or ()),
         votes=tuple(
             Vote(**{**_given(each), "reasons": tuple(each["reasons"])}) for each in votes or ()

@@ -34,12 +34,14 @@ class Spot:
         workspace: the server; `DIRECT` outside of servers that have the app.
         channel: whose documents may be read: the channel, or the private thread; "" in `DIRECT`.
         also: the channel of a private thread, else "".
+        open: whether everybody in the server may read there.
         foreign: the app is there only for the person who uses it: a server without it, or a group.
     """
 
     workspace: str
     channel: str = ""
     also: str = ""
+    open: bool = False
     foreign: bool = False
 
     @property
@@ -57,6 +59,7 @@ class Spot:
             platform=SURFACE,
             workspace=self.workspace,
             channel=self.channel or None,
+            channel_open=self.open,
             member=member,
             also=self.also.split(),
         )
@@ -72,10 +75,17 @@ def spot_of(channel: Any) -> Spot:
     if guild is None:
         return DIRECTLY
     if not isinstance(channel, discord.Thread):
-        return Spot(workspace=str(guild.id), channel=str(channel.id))
+        return Spot(workspace=str(guild.id), channel=str(channel.id), open=_open(channel))
     if channel.is_private():
         return Spot(workspace=str(guild.id), channel=str(channel.id), also=str(channel.parent_id))
-    return Spot(workspace=str(guild.id), channel=str(channel.parent_id))
+    parent = guild.get_channel(channel.parent_id)
+    return Spot(workspace=str(guild.id), channel=str(channel.parent_id), open=_open(parent))
+
+
+def _open(channel: Any) -> bool:
+    """Whether @everyone sees a channel; what is not known is closed."""
+    everyone = channel.guild.get_role(channel.guild.id) if channel is not None else None
+    return everyone is not None and channel.permissions_for(everyone).view_channel
 
 
 def spot_of_interaction(interaction: discord.Interaction) -> Spot:

@@ -88,6 +88,7 @@ async def _take(
         team=asker.team,
         channel=heard.channel,
         user=asker.user if heard.calling else None,
+        channel_open=heard.channel_open,
     )
     if heard.files:
         await accept_files(context, body, body["event"])

@@ -19,6 +19,8 @@ class Heard:
     """Something that somebody said where the app can hear it.
 
     Attributes:
+        channel_open: whether everybody in the workspace may read the channel; None where the event
+            does not tell.
         text: plain, without the app's mention.
         mentioned: whether the app was called by name.
         for_others: whether somebody else was.
@@ -28,6 +30,7 @@ class Heard:
     app_id: str
     asker: Asker
     channel: str
+    channel_open: bool | None
     ts: str
     thread_ts: str | None
     text: str
@@ -75,6 +78,7 @@ def heard_in(body: Mapping[str, Any], *, bot_user_id: str) -> Heard | None:
             direct=direct,
         ),
         channel=channel,
+        channel_open=_open(body),
         ts=str(event["ts"]),
         thread_ts=event.get("thread_ts"),
         text=plain_text(text, without=bot_user_id),
@@ -82,6 +86,17 @@ def heard_in(body: Mapping[str, Any], *, bot_user_id: str) -> Heard | None:
         for_others=mentions_others(text, bot_user_id),
         files=bool(event.get("files")),
     )
+
+
+def _open(body: Mapping[str, Any]) -> bool | None:
+    """Whether a channel is public, and of no other company, as `message` events tell.
+
+    They come from every channel that the app is in, so that a channel which is made private is
+    known to be with the next message there; and no scope is needed to ask.
+    https://docs.slack.dev/reference/events/message
+    """
+    kind = body["event"].get("channel_type")
+    return None if kind is None else kind == "channel" and not body.get("is_ext_shared_channel")
 
 
 def _outside(event: Mapping[str, Any], team: str) -> bool:

@@ -15,11 +15,19 @@ def is_direct(channel: str) -> bool:
 
 
 async def audience_for(
-    context: SlackContext, *, team: str, channel: str | None, user: str | None
+    context: SlackContext,
+    *,
+    team: str,
+    channel: str | None,
+    user: str | None,
+    channel_open: bool | None = None,
 ) -> Audience:
     """The audience of a person in a channel; without one, or in direct messages, of the person.
 
     Without a `user` it is the channel's: whoever only speaks where we listen is not stored.
+
+    Args:
+        channel_open: whether everybody in the workspace may read the channel, where that is known.
 
     Raises:
         StorageUnavailable: safe to retry.
@@ -28,6 +36,7 @@ async def audience_for(
         platform=SURFACE,
         workspace=team,
         channel=channel if channel and not is_direct(channel) else None,
+        channel_open=channel_open,
         member=user,
     )
 

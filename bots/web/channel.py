@@ -194,7 +194,10 @@ class Channel:
             return self._assistant.retry(entry.message_id, audience=self._audience)
         # A name is who one is here: the same name in another browser is the same person.
         audience = await self._identities.resolve(
-            **self._place, member=entry.author.casefold(), display_name=entry.author
+            **self._place,
+            channel_open=True,
+            member=entry.author.casefold(),
+            display_name=entry.author,
         )
         return self._assistant.answer(
             Question(

@@ -57,7 +57,7 @@ async def serve(settings: Settings) -> None:
         if settings.argilla.enabled and settings.argilla.webhook_url:
             opened = registered(workplace.pool, settings.argilla, home=settings.home)
             webhook = await stack.enter_async_context(opened)
-        audience = await workplace.identities.resolve(**PLACE)
+        audience = await workplace.identities.resolve(**PLACE, channel_open=True)
         hub = Hub()
         app = build_app(
             channel=Channel(

@@ -91,7 +91,11 @@ class SimulatedTeam:
 
         async def audience(channel: str | None, member: str | None) -> Audience:
             return await identities.resolve(
-                platform="benchmark", workspace="team", channel=channel, member=member
+                platform="benchmark",
+                workspace="team",
+                channel=channel,
+                channel_open=True,
+                member=member,
             )
 
         self.audiences = [await audience("general", f"member {number}") for number in range(5)]

@@ -98,7 +98,7 @@ def add_document(workplace: Workplace, default_models: Path, tmp_path: Path) -> 
     tokenizer = Tokenizer.read(directory / Manifest.read(directory, verify=False).tokenizer)
 
     async def add(name: str, text: str) -> Document:
-        audience = await workplace.identities.resolve(**PLACE)
+        audience = await workplace.identities.resolve(**PLACE, channel_open=True)
         document = await workplace.documents.add(name, text.encode(), audience=audience)
         await ingest(
             document.id,

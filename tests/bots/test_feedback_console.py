@@ -29,7 +29,11 @@ async def _rate(url: str, *, workspaces: int = 1) -> Audience:
         answered = answers_on(Conversations(pool=pool, keys=Keys(fernet_keys=(KEY,))))
         for number in range(workspaces):
             audience = await identities.resolve(
-                platform="slack", workspace=f"T{number}", channel="C1", member="U1"
+                platform="slack",
+                workspace=f"T{number}",
+                channel="C1",
+                channel_open=True,
+                member="U1",
             )
             assert audience.member_id is not None and audience.channel_id is not None
             await Members(pool).set_consent(audience.member_id, True)

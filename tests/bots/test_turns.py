@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -41,7 +41,7 @@ QUESTION = "How many days of paid leave do employees receive?"
 UNKNOWN = "Which proteins bind to the mitochondrial membrane?"
 FIRST = "Employees receive 27 days of paid leave each year [1]."
 SECOND = "It is 27 days of paid leave [1]."
-PLACE_OF_ADA = {**PLACE, "member": "ada"}
+PLACE_OF_ADA: dict[str, Any] = {**PLACE, "member": "ada"}
 
 
 @pytest.fixture(scope="session")

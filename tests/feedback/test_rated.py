@@ -37,7 +37,7 @@ async def test_a_rated_answer_comes_with_its_provenance(
     assert (found.question, found.model) == ("When is the launch?", "m@1")
     assert found.prompt == ({"role": "user", "content": "The launch is in October. When?"},)
     assert [(each.document, each.readers, each.cited) for each in found.sources] == [
-        ("plan.md", "channel", True)
+        ("plan.md", "open channel", True)
     ]
     assert [(each.voter, each.value, each.consent) for each in found.votes] == [
         (team.general.member_id, 1, True),
@@ -45,7 +45,7 @@ async def test_a_rated_answer_comes_with_its_provenance(
     ]
     assert (found.votes[1].reasons, found.votes[1].comment) == (("wrong",), "November!")
     assert [(each.text, each.consent) for each in found.corrections] == [("In November.", False)]
-    assert found.called_for_help
+    assert found.called_for_help and found.open
     await documents.delete(plan.id, audience=team.general)
     (found,) = await Rated(pool).answers_of([answer])
     assert found.prompt is None and found.sources == ()

@@ -63,6 +63,7 @@ def answer(number: int = 1, text: str = "In October.", **changes: Any) -> RatedA
         "message_id": MessageId(UUID(int=100)),
         "workspace_id": WorkspaceId(UUID(int=5)),
         "channel_id": CHANNEL,
+        "open": True,
         "platform": "slack",
         "question": "When is the launch?",
         "prompt": PROMPT,
@@ -173,7 +174,12 @@ def test_who_is_quarantined_counts_nowhere() -> None:
 
 @pytest.mark.parametrize(
     ("readers", "everywhere", "in_channel"),
-    [("workspace", True, True), ("channel", False, True), ("member", False, False)],
+    [
+        ("workspace", True, True),
+        ("open channel", True, True),
+        ("channel", False, True),
+        ("member", False, False),
+    ],
 )
 def test_only_what_all_readers_of_the_model_may_see_is_learnt(
     readers: Readers, everywhere: bool, in_channel: bool
@@ -185,7 +191,13 @@ def test_only_what_all_readers_of_the_model_may_see_is_learnt(
 
 
 def test_direct_messages_train_nobody_elses_model() -> None:
-    assert compiled(answer(channel_id=None, votes=(vote(ANA, 1),))).rows == []
+    assert compiled(answer(channel_id=None, open=False, votes=(vote(ANA, 1),))).rows == []
+
+
+def test_conversations_of_a_private_channel_stay_in_it() -> None:
+    rated = answer(open=False, votes=(vote(ANA, 1),))
+    assert compiled(rated).rows == []
+    assert compiled(rated, channel_id=CHANNEL).rows != []
 
 
 def test_without_the_served_prompt_there_is_no_row() -> None:

@@ -19,7 +19,7 @@ from tests.storage.embedding import count_tokens, embed
 
 @dataclass(frozen=True, kw_only=True)
 class Team:
-    """Audiences: two channels as one person sees them, and two people's direct messages."""
+    """Audiences: two channels, the first one open, as one person sees them; two people's own."""
 
     general: Audience
     secret: Audience
@@ -53,7 +53,12 @@ async def team(pool: Pool, keys: Keys) -> Team:
 
     async def audience(channel: str | None, member: str) -> Audience:
         return await identities.resolve(
-            platform="web", workspace="T", channel=channel, member=member, display_name=member
+            platform="web",
+            workspace="T",
+            channel=channel,
+            channel_open=channel == "general",
+            member=member,
+            display_name=member,
         )
 
     return Team(

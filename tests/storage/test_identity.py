@@ -3,6 +3,7 @@
 import asyncio
 import stat
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 from storage.errors import KeysInvalid
 from storage.identity import Audience, ChannelId, Identities, Keys, MemberId, WorkspaceId
 from storage.pool import Pool
+from tests.feedback.conftest import rows
 
 
 @pytest.fixture
@@ -19,9 +21,20 @@ def keys(tmp_path: Path) -> Keys:
     return Keys.load(home=tmp_path, secret=None)
 
 
+async def test_a_channel_is_closed_until_it_is_known_to_be_open(pool: Pool, keys: Keys) -> None:
+    identities = Identities(pool=pool, keys=keys)
+    found = []
+    for known in (None, True, None, False):
+        await identities.resolve(
+            platform="slack", workspace="T1", channel="C1", channel_open=known, member="U1"
+        )
+        found += await rows(pool, "SELECT open FROM channels")
+    assert found == [(False,), (True,), (True,), (False,)]
+
+
 async def test_the_same_people_and_places_are_found_again(pool: Pool, keys: Keys) -> None:
     identities = Identities(pool=pool, keys=keys)
-    names = {"platform": "web", "workspace": "T1", "channel": "C1", "member": "U1"}
+    names: dict[str, Any] = {"platform": "web", "workspace": "T1", "channel": "C1", "member": "U1"}
     everyone = await asyncio.gather(*(identities.resolve(**names) for _ in range(6)))
     assert len(set(everyone)) == 1
     elsewhere = await identities.resolve(**{**names, "workspace": "T2"})
@@ -50,7 +63,7 @@ async def test_no_platform_id_and_no_name_is_readable_in_the_database(
 
 async def test_a_person_is_recognised_after_the_keys_were_rotated(pool: Pool) -> None:
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
-    names = {"platform": "web", "workspace": "T1", "member": "U1"}
+    names: dict[str, Any] = {"platform": "web", "workspace": "T1", "member": "U1"}
     before = await Identities(pool=pool, keys=Keys(fernet_keys=(old,))).resolve(**names)
     rotated = Keys.load(home=Path("unused"), secret=SecretStr(f"{new},{old}"))
     after = await Identities(pool=pool, keys=rotated).resolve(**names)
@@ -83,7 +96,7 @@ async def test_further_channels_are_read_but_own_no_conversation_and_are_never_m
     pool: Pool, keys: Keys
 ) -> None:
     identities = Identities(pool=pool, keys=keys)
-    here = {"platform": "web", "workspace": "T1"}
+    here: dict[str, Any] = {"platform": "web", "workspace": "T1"}
     parent = (await identities.resolve(**here, channel="C1")).channel_id
     elsewhere = await identities.resolve(platform="web", workspace="T2", channel="C2")
     thread = await identities.resolve(**here, channel="C1.1", also=("C1", "C2", "unknown"))

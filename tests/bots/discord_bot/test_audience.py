@@ -69,6 +69,23 @@ async def test_a_channel_s_documents_are_found_by_those_who_see_it_and_only_ther
         assert "may not read" in await discord_server.told(denied)
 
 
+async def test_a_channel_is_open_as_long_as_everyone_sees_it(
+    discord_server: DiscordServer, discord_app: Running, pool: Pool
+) -> None:
+    staff = discord_server.add_role("staff")
+    ana = discord_server.add_person("Ana", staff)
+    board = discord_server.add_channel("board", only=[staff])
+    team = discord_server.add_channel("team")
+
+    async def is_open(channel: Channel) -> list[tuple[bool]]:
+        await nothing_found(discord_server, discord_server.slash(ana, channel, "ask", question="?"))
+        return await rows(pool, f"SELECT open FROM channels WHERE platform_id = '{channel.id}'")
+
+    async with discord_app():
+        assert await is_open(board) == [(False,)]
+        assert await is_open(team) == [(True,)]
+
+
 @pytest.mark.parametrize("has_role", [True, False])
 async def test_a_late_answer_asks_discord_for_the_roles_of_its_asker(
     discord_server: DiscordServer,

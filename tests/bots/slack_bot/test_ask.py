@@ -17,6 +17,7 @@ from tests.bots.slack_bot.conftest import Know, Running
 from tests.fakes.scripted_model import ScriptedModel
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel, Message, Person
+from tests.feedback.conftest import rows
 
 HANDBOOK = """# Annual leave
 
@@ -234,6 +235,21 @@ async def test_whoever_only_speaks_where_the_app_listens_is_not_stored(
     async with pool.connection() as connection:
         found = await connection.execute("SELECT count(*) FROM members")
         assert await found.fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("private", "shared", "is_open"),
+    [(False, False, True), (True, False, False), (False, True, False)],
+)
+async def test_a_message_tells_whether_everybody_may_read_its_channel(
+    slack: SlackServer, ana: Person, pool: Pool, private: bool, shared: bool, is_open: bool
+) -> None:
+    channel = slack.add_channel("somewhere", ana, private=private, shared=shared)
+    said = slack.say(ana, channel, f"{slack.mention} {QUESTION}")
+    await slack.answer_to(said)
+    assert await rows(pool, f"SELECT open FROM channels WHERE platform_id = '{channel.id}'") == [
+        (is_open,)
+    ]
 
 
 async def test_outsiders_who_talk_in_a_thread_of_ours_are_left_in_peace(
