@@ -1,11 +1,12 @@
 """Taking votes, comparisons, corrections and calls for help from any surface."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from feedback.identity_leaks import blind
+from feedback.fair_battles import fair
 from feedback.rankings import Leaderboard, leaderboard
+from storage.curations import Curation, Curations
 from storage.identity import AnswerId, Audience, ChannelId, MemberId, MessageId, WorkspaceId
 from storage.pool import Pool
 from storage.ratings import (
@@ -35,6 +36,7 @@ class Feedback:
 
     def __init__(self, pool: Pool) -> None:
         self._ratings = Ratings(pool)
+        self._curations = Curations(pool)
 
     async def vote(
         self,
@@ -163,22 +165,22 @@ class Feedback:
     ) -> Leaderboard:
         """How the models fare in the workspace's comparisons, or in one channel's.
 
+        What curators decide of a comparison counts in place of its votes.
+
         Raises:
             StorageUnavailable: safe to retry.
         """
         battles = await self._ratings.battles(workspace_id=workspace_id, channel_id=channel_id)
-        return await asyncio.to_thread(_ranked, battles)
+        curations = await self._curations.of_comparisons(workspace_id)
+        return await asyncio.to_thread(_ranked, battles, curations)
 
 
-def _ranked(battles: Sequence[Battle]) -> Leaderboard:
-    """Leave out what was not blind, and fit the rest; some tenths of a second of work."""
-    fair = [battle for battle in battles if blind(battle)]
-    leaks = len(battles) - len(fair)
-    return leaderboard(
-        fair,
-        max_weight=MAX_VOTER_WEIGHT,
-        excluded={"the answer named its model": leaks} if leaks else {},
-    )
+def _ranked(
+    battles: Sequence[Battle], curations: Mapping[ComparisonId, Sequence[Curation]]
+) -> Leaderboard:
+    """Leave out what may not count, and fit the rest; some tenths of a second of work."""
+    counted, left_out = fair(battles, curations)
+    return leaderboard(counted, max_weight=MAX_VOTER_WEIGHT, excluded=left_out)
 
 
 def _voter(audience: Audience) -> MemberId:

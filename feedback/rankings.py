@@ -129,9 +129,14 @@ def leaderboard(
 
 
 def voter_weights(voters: Sequence[object], *, max_weight: float) -> Floats:
-    """A weight for each vote, so that no voter's votes count as more than `max_weight` together."""
+    """A weight for each vote, so that no voter's votes count as more than `max_weight` together.
+
+    What nobody in particular said (None) counts in full: curators decide, however much they curate.
+    """
     numbers = Counter(voters)
-    return np.array([min(1.0, max_weight / numbers[voter]) for voter in voters])
+    return np.array(
+        [1.0 if voter is None else min(1.0, max_weight / numbers[voter]) for voter in voters]
+    )
 
 
 # -- Fitting --------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Curators who contradict each other decide nothing, and nothing is learnt from wh
 curator consents for nobody: a word trains models only where a rating of the same record may.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -36,14 +36,23 @@ class Ruling:
 
 def discarded(record: RatedAnswer | RatedComparison) -> bool:
     """Whether every curator who said something wants nothing to be learnt from it."""
-    return bool(record.curations) and all(each.status == "discarded" for each in record.curations)
+    return all_discard(record.curations)
+
+
+def all_discard(said: Sequence[Curation]) -> bool:
+    """Whether these are curators' words, and none of them lets the record count."""
+    return bool(said) and all(each.status == "discarded" for each in said)
 
 
 def ruling(record: RatedAnswer | RatedComparison, rules: Rules) -> Ruling | None:
     """What the curators decide; None where they say nothing or may not be listened to."""
-    said = record.curations
-    if not said or not _consented(record, rules):
+    if not record.curations or not _consented(record, rules):
         return None
+    return together(record.curations)
+
+
+def together(said: Sequence[Curation]) -> Ruling:
+    """What curators who said this decide."""
     values: set[Literal[-1, 1]] = {each.value for each in said if each.value is not None}
     winners: set[Winner] = {each.winner for each in said if each.winner is not None}
     statuses = {each.status for each in said}

@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Identifier
 from storage.identity import WorkspaceId
 from storage.outbox import Kind
 from storage.pool import Pool, one_row
-from storage.ratings import Winner
+from storage.ratings import ComparisonId, Winner
 
 Status = Literal["submitted", "discarded"]
 
@@ -142,6 +142,22 @@ class Curations:
                 if not connection.closed:
                     await connection.execute("UNLISTEN curated")
 
+    async def of_comparisons(
+        self, workspace_id: WorkspaceId
+    ) -> dict[ComparisonId, tuple[Curation, ...]]:
+        """What curators say of a workspace's comparisons and have not taken back."""
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                SQL(
+                    "SELECT * FROM (SELECT k.id, {} AS said FROM comparisons k"
+                    " JOIN messages m ON m.id = k.message_id JOIN threads t ON t.id = m.thread_id"
+                    " WHERE t.workspace_id = %s) curated WHERE said IS NOT NULL"
+                ).format(WORDS.format(Identifier("k", "id"))),
+                [workspace_id],
+            )
+            rows = await found.fetchall()
+        return {ComparisonId(row[0]): tuple(curation(each) for each in row[1]) for row in rows}
+
     async def state(self, workspace_id: WorkspaceId | None = None) -> CurationState:
         """How much is curated, in one workspace or in all."""
         async with self._pool.connection() as connection:
@@ -154,6 +170,15 @@ class Curations:
             changed_votes=changed,
             last_pulled_at=last,
         )
+
+
+WORDS = SQL("""
+(SELECT jsonb_agg(jsonb_build_object('curator_id', curator_id, 'curator', curator, 'status', status,
+        'value', value, 'reasons', reasons, 'comment', comment, 'correction', correction,
+        'winner', winner, 'at', curated_at) ORDER BY curated_at, curator_id)
+ FROM curations WHERE withdrawn_at IS NULL AND record_id = {})
+""")
+"""What curators say of a record now, for `curation`; null where nobody says anything."""
 
 
 def _values(record: Curated, said: Curation) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from uuid import UUID
 from psycopg.sql import SQL, Identifier
 
 from storage.answers import OWN_WORDS, WEIGHTS
-from storage.curations import Curation, curation
+from storage.curations import WORDS, Curation, curation
 from storage.identity import (
     AnswerId,
     ChannelId,
@@ -210,7 +210,7 @@ class Rated:
         self, condition: SQL, values: Mapping[str, object]
     ) -> list[RatedComparison]:
         async with self._pool.connection() as connection:
-            curations = _CURATIONS.format(Identifier("c", "id"))
+            curations = WORDS.format(Identifier("c", "id"))
             statement = _COMPARISONS.format(condition=condition, curations=curations)
             found = await connection.execute(statement, values)
             rows = await found.fetchall()
@@ -258,18 +258,12 @@ class Rated:
 
     async def _read(self, condition: SQL, values: Mapping[str, object]) -> list[RatedAnswer]:
         async with self._pool.connection() as connection:
-            curations = _CURATIONS.format(Identifier("a", "id"))
+            curations = WORDS.format(Identifier("a", "id"))
             statement = _ANSWERS.format(condition=condition, curations=curations)
             found = await connection.execute(statement, values)
             return [_answer(row) for row in await found.fetchall()]
 
 
-_CURATIONS = SQL("""
-(SELECT jsonb_agg(jsonb_build_object('curator_id', curator_id, 'curator', curator, 'status', status,
-        'value', value, 'reasons', reasons, 'comment', comment, 'correction', correction,
-        'winner', winner, 'at', curated_at) ORDER BY curated_at, curator_id)
- FROM curations WHERE withdrawn_at IS NULL AND record_id = {})
-""")
 _COMPARISONS = SQL("""
 SELECT c.id, c.left_answer, c.right_answer, j.judgements, {curations} FROM comparisons c
 JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id

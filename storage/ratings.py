@@ -57,18 +57,20 @@ class MyVote:
 
 @dataclass(frozen=True, kw_only=True)
 class Battle:
-    """One person's judgement of two answers by different models.
+    """One judgement of two answers by different models.
 
     Attributes:
-        voter: who judged; the same person is the same id throughout a workspace.
+        voter: who judged; the same person is the same id throughout a workspace. None for what
+            curators decided.
         left_text, right_text: the two answers.
         question: what they answer.
     """
 
+    comparison_id: ComparisonId
     left_model: str
     right_model: str
     winner: Winner
-    voter: MemberId
+    voter: MemberId | None
     left_text: str
     right_text: str
     question: str
@@ -279,8 +281,8 @@ class Ratings:
         async with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=class_row(Battle))
             await cursor.execute(
-                "SELECT l.model AS left_model, r.model AS right_model, v.winner,"
-                " v.member_id AS voter, l.text AS left_text, r.text AS right_text,"
+                "SELECT c.id AS comparison_id, l.model AS left_model, r.model AS right_model,"
+                " v.winner, v.member_id AS voter, l.text AS left_text, r.text AS right_text,"
                 " m.text AS question FROM comparison_votes v"
                 " JOIN comparisons c ON c.id = v.comparison_id"
                 " JOIN answers l ON l.id = c.left_answer JOIN answers r ON r.id = c.right_answer"

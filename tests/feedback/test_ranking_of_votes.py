@@ -1,5 +1,6 @@
 """From clicks to a ranking and its picture."""
 
+from dataclasses import replace
 from io import BytesIO
 
 from PIL import Image
@@ -7,8 +8,11 @@ from PIL import Image
 from feedback import Feedback, picture
 from feedback.rankings import MIN_VOTES, leaderboard
 from storage.conversations import Conversations
+from storage.curations import Curation, Curations
+from storage.pool import Pool
 from storage.ratings import Winner
 from tests.feedback.conftest import Answers
+from tests.feedback.test_curations import FAY, curated, word
 from tests.feedback.test_rankings import battle
 from tests.storage.conftest import Team
 
@@ -85,3 +89,28 @@ async def test_the_picture_shows_models_whatever_their_names() -> None:
     board = leaderboard(battles, max_weight=100)
     image = Image.open(BytesIO(await picture(board, title=r"$\frac{1}$ of <team>")))
     assert image.format == "PNG" and image.width >= 1000
+
+
+async def test_a_curators_choice_counts_before_a_members(
+    feedback: Feedback, answered: Answers, team: Team, pool: Pool
+) -> None:
+    asked = await answered(team.general, "good@1", "bad@1")
+    comparison_id = await feedback.open_comparison(
+        message_id=asked.message_id,
+        audience=team.general,
+        answers=(asked.answers[0], asked.answers[1]),
+        shown_order=(0, 1),
+    )
+    await feedback.compare(comparison_id=comparison_id, audience=team.general, winner="right")
+    curations = Curations(pool)
+
+    async def wins(*said: Curation) -> dict[str, int]:
+        record = curated(comparison_id, *said)
+        await curations.keep([replace(record, kind="comparison")])
+        board = await feedback.ranking(workspace_id=team.general.workspace_id)
+        return {model.model: model.wins for model in board.models}
+
+    assert await wins() == {"good@1": 0, "bad@1": 1}
+    assert await wins(word(winner="left")) == {"good@1": 1, "bad@1": 0}
+    assert await wins(word(winner="left"), word(FAY, status="discarded")) == {}
+    assert await wins() == {"good@1": 0, "bad@1": 1}

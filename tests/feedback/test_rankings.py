@@ -1,7 +1,7 @@
 """Strengths come out as they went in, whoever stood where, however long the answers were."""
 
 from itertools import combinations
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from statsmodels.genmod.generalized_linear_model import GLM
 
 from feedback.rankings import MIN_VOTES, leaderboard, voter_weights
 from storage.identity import MemberId
-from storage.ratings import Battle, Winner
+from storage.ratings import Battle, ComparisonId, Winner
 
 STRENGTHS = {"a": 0.9, "b": 0.3, "c": -0.2, "d": -1.0}
 MAX_WEIGHT = 10_000.0
@@ -28,6 +28,7 @@ def battle(
     right_characters: int = 100,
 ) -> Battle:
     return Battle(
+        comparison_id=ComparisonId(uuid4()),
         left_model=left,
         right_model=right,
         winner=winner,
