@@ -20,6 +20,7 @@ from feedback.leaderboard_picture import picture as picture
 from feedback.rankings import Estimate as Estimate
 from feedback.rankings import Leaderboard as Leaderboard
 from feedback.rankings import Ranked as Ranked
+from storage.ratings import ComparedPlace as ComparedPlace
 from storage.ratings import ComparisonId as ComparisonId
 from storage.ratings import ComparisonOutcome as ComparisonOutcome
 from storage.ratings import MyVote as MyVote

@@ -11,6 +11,7 @@ from storage.identity import AnswerId, Audience, ChannelId, MemberId, MessageId,
 from storage.pool import Pool
 from storage.ratings import (
     Battle,
+    ComparedPlace,
     ComparisonId,
     ComparisonOutcome,
     MyVote,
@@ -173,6 +174,14 @@ class Feedback:
         battles = await self._ratings.battles(workspace_id=workspace_id, channel_id=channel_id)
         curations = await self._curations.of_comparisons(workspace_id)
         return await asyncio.to_thread(_ranked, battles, curations)
+
+    async def compared_places(self) -> list[ComparedPlace]:
+        """The channels, of all workspaces, that have a ranking of their own.
+
+        Raises:
+            StorageUnavailable: safe to retry.
+        """
+        return await self._ratings.compared_places()
 
 
 def _ranked(

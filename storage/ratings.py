@@ -76,6 +76,21 @@ class Battle:
     question: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ComparedPlace:
+    """A channel in which models were compared.
+
+    Attributes:
+        channel_id: None for all direct messages of the workspace together.
+        votes: on comparisons of different models.
+    """
+
+    workspace_id: WorkspaceId
+    platform: str
+    channel_id: ChannelId | None
+    votes: int
+
+
 class Ratings:
     """The store of ratings."""
 
@@ -293,6 +308,25 @@ class Ratings:
                 " AND (%(channel)s::uuid IS NULL OR t.scope_id = %(channel)s)"
                 " ORDER BY v.created_at, v.comparison_id, v.member_id",
                 {"workspace": workspace_id, "channel": channel_id},
+            )
+            return await cursor.fetchall()
+
+    async def compared_places(self) -> list[ComparedPlace]:
+        """Where models were compared, workspaces by their age, in each the most votes first.
+
+        Raises:
+            StorageUnavailable: safe to retry.
+        """
+        async with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(ComparedPlace))
+            await cursor.execute(
+                "SELECT w.id AS workspace_id, w.platform, p.id AS channel_id, count(*) AS votes"
+                " FROM comparison_votes v JOIN comparisons c ON c.id = v.comparison_id"
+                " JOIN answers l ON l.id = c.left_answer JOIN answers r ON r.id = c.right_answer"
+                " JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id"
+                " JOIN workspaces w ON w.id = t.workspace_id"
+                " LEFT JOIN channels p ON p.id = t.scope_id WHERE l.model <> r.model"
+                " GROUP BY w.id, p.id ORDER BY w.created_at, w.id, votes DESC, p.id"
             )
             return await cursor.fetchall()
 

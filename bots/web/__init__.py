@@ -9,7 +9,7 @@ the page shows is read from storage; only what is happening right now is held in
 Entry points: `server.serve` = `python -m bots web`. `channel.Channel` is the page without a
 browser: people, turns, documents; `live.Hub` carries what happens to every open page;
 `page.build_page` is the Gradio page; `render` is the only place that makes HTML out of what people,
-documents and models wrote.
+documents and models wrote; `leaderboard` is the page of the rankings.
 
 Why a WebSocket beside Gradio's own events: a Gradio event belongs to the browser that started it,
 but a channel must show everybody's questions, and a browser that hangs up must not stop a turn.

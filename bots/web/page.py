@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
+from bots.web import leaderboard
 from bots.web.channel import Channel
 from bots.web.shelf import Shelf
 
@@ -42,6 +43,7 @@ _RECALL_NAME = """() => {
     window.parley.name = name;
     return name;
 }"""
+_RANKING = f'<a href="{leaderboard.PATH}">Which model people prefer</a>'
 _WITH_THREAD = "(thread, name, question) => [window.parley.thread, name, question]"
 
 Events = dict[str, Any]
@@ -72,6 +74,7 @@ def build_page(*, channel: Channel, shelf: Shelf, upload_bytes: int) -> Any:
             )
             for part in ("documents", "threads"):
                 gr.HTML("", elem_id=part, js_on_load=None, apply_default_css=False)
+            gr.HTML(_RANKING, elem_id="ranking", js_on_load=None, apply_default_css=False)
         with gr.Column(elem_id="main"):
             _transcript(channel, shelf, upload_bytes)
             with gr.Row(elem_id="composer"):

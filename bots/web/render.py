@@ -14,6 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bots.web.entries import Entry, Refusal
+from feedback import Leaderboard
+from feedback.rankings import MIN_VOTES
 from storage.documents import Document
 
 _BOLD = re.compile(r"\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*")
@@ -41,6 +43,18 @@ def documents(
 ) -> str:
     """What the channel knows, the files it refused, and why the list cannot be read."""
     return _macro("documents", items, refusals, problem)
+
+
+def leaderboard(board: Leaderboard | None, *, choices: Sequence[Any], drawn: str | None) -> str:
+    """The page of one ranking.
+
+    Args:
+        board: None where nobody compared anything.
+        choices: links to the others, with `name`, `address`, `votes` and `chosen`.
+        drawn: address of its picture; None without one.
+    """
+    template = _ENVIRONMENT.get_template("leaderboard.html")
+    return template.render(board=board, choices=choices, drawn=drawn, min_votes=MIN_VOTES)
 
 
 def _macro(name: str, *args: object) -> str:
@@ -97,7 +111,7 @@ def _initials(name: str) -> str:
     ).upper()
 
 
-def _fragments() -> Any:
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -110,7 +124,8 @@ def _fragments() -> Any:
         "progress": _progress,
         "rich": _rich,
     }
-    return environment.get_template("fragments.html").module
+    return environment
 
 
-_FRAGMENTS = _fragments()
+_ENVIRONMENT = _environment()
+_FRAGMENTS: Any = _ENVIRONMENT.get_template("fragments.html").module

@@ -19,13 +19,14 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bots.errors import PortTaken
 from bots.settings import Settings, WebSettings
-from bots.web import argilla
+from bots.web import argilla, leaderboard
 from bots.web.channel import Channel
 from bots.web.guard import Guard, is_loopback, require_password
 from bots.web.live import Hub, PageTooSlow, Subscription
 from bots.web.page import ASSETS, THEME, build_page
 from bots.web.shelf import Shelf
 from bots.workplace import PLACE, open_workplace
+from feedback import Feedback
 from feedback.webhook import Webhook, registered
 from storage.errors import StorageError
 
@@ -70,6 +71,7 @@ async def serve(settings: Settings) -> None:
             ),
             shelf=Shelf(documents=workplace.documents, audience=audience, hub=hub),
             hub=hub,
+            feedback=workplace.feedback,
             settings=settings.web,
             upload_bytes=settings.documents.max_upload_mb * 2**20,
             webhook=webhook,
@@ -82,12 +84,16 @@ def build_app(
     channel: Channel,
     shelf: Shelf,
     hub: Hub,
+    feedback: Feedback,
     settings: WebSettings,
     upload_bytes: int,
     webhook: Webhook | None = None,
 ) -> FastAPI:
-    """Put the page, its WebSocket, the health check and Argilla's webhook behind the guard."""
+    """Put pages, their WebSocket, the health check and Argilla's webhook behind the guard."""
     password = settings.password.get_secret_value() if settings.password else ""
+
+    def may_read(connection: HTTPConnection) -> bool:
+        return not password or _signed_in(connection, gradio_app)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -104,7 +110,7 @@ def build_app(
 
     @app.websocket("/live")
     async def live(connection: WebSocket) -> None:
-        if hub.pages >= MAX_PAGES or (password and not _signed_in(connection, gradio_app)):
+        if hub.pages >= MAX_PAGES or not may_read(connection):
             await connection.close(1008)
             return
         await connection.accept()
@@ -115,6 +121,7 @@ def build_app(
             finally:
                 sending.cancel()
 
+    app.add_route(leaderboard.PATH, leaderboard.page(feedback, may_read=may_read), methods=["GET"])
     if webhook is not None:
         app.add_route(argilla.PATH, argilla.receiver(webhook), methods=["POST"])
 

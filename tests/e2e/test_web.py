@@ -440,11 +440,13 @@ def test_a_page_for_other_machines_needs_a_password(house: House, browser: Brows
         page.goto(f"{house.web_url}/healthz")
         live = f"new WebSocket('{house.web_url.replace('http', 'ws', 1)}/live')"
         assert page.evaluate(f"new Promise(end => {live}.onclose = () => end('refused'))")
-        page.goto(house.web_url)
+        page.goto(f"{house.web_url}/leaderboard")  # which leads to the door
         page.get_by_label("username").fill("ana")
         page.get_by_label("password").fill("s3cret")
         page.get_by_role("button", name="Login").click()
         expect(page.locator("html[data-live]")).to_be_attached(timeout=20_000)
+        page.get_by_role("link", name="Which model people prefer").click()
+        expect(page.get_by_role("heading", name="Leaderboard")).to_be_visible()
 
 
 def _engine_is_still(house: House) -> bool:
