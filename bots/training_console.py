@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from bots.administration_wording import METHODS
 from bots.errors import InputUnusable
 from bots.feedback_console import print_json, workspace_of
 from bots.ledger import trace
@@ -24,14 +25,13 @@ from storage.runs import TRAINING_QUEUE, Metric, Recipe, RunId, RunKind, StoredR
 
 LOOK_EVERY_S: Final = 1.0
 LISTED: Final = 20
-_SHIPPED: Final = ("sft", "dpo", "kto", "reward", "rloo", "pipeline")
 
 
 def add_verbs(verbs: Any) -> None:
     """Add the verbs to the command line."""
     add = _verb(verbs, "train", _train, "train a model on the team's ratings")
     add.add_argument(
-        "--recipe", default="sft", help=f"{', '.join(_SHIPPED)}, or a TOML or JSON file"
+        "--recipe", default="sft", help=f"{', '.join(METHODS)}, or a TOML or JSON file"
     )
     add.add_argument("--wait", action="store_true", help="show how it goes until it has ended")
     _add_runs(verbs)
@@ -120,14 +120,14 @@ async def _queue(
 
 def _recipe(named: str) -> Any:
     """A shipped recipe's name, or a file's fields; training's worker checks them."""
-    if named in _SHIPPED:
+    if named in METHODS:
         return named
     path = Path(named)
     try:
         text = path.read_text("utf-8")
         return json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
-        known = ", ".join(_SHIPPED)
+        known = ", ".join(METHODS)
         raise InputUnusable(
             f"{named!r} is none of the recipes {known}, and no file that can be read: {error}."
         ) from error

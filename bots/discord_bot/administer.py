@@ -127,7 +127,7 @@ def _register_runs(tree: CommandTree[discord.Client], context: DiscordContext) -
     @allowed_installs(guilds=True, users=False)
     async def train(
         interaction: discord.Interaction,
-        method: Literal["sft", "dpo", "kto", "reward", "rloo"] | None = None,
+        method: Literal["sft", "dpo", "kto", "reward", "rloo", "pipeline"] | None = None,
     ) -> None:
         recipe = Recipe(kind="train", parameters={"recipe": method} if method else {})
         await handle(context, interaction, lambda use: _run(use, recipe))

@@ -44,7 +44,9 @@ from bots.slack_bot.modals import (
     settings_view,
 )
 from bots.slack_bot.mrkdwn import MRKDWN
+from bots.slack_bot.notices import post_picture
 from engine.errors import EngineError
+from feedback import picture
 from storage.errors import StorageError
 from storage.runs import Recipe
 
@@ -256,12 +258,22 @@ async def forget_me(command: Command) -> None:
 
 
 async def leaderboard(command: Command) -> None:
-    """`/parley leaderboard`."""
+    """`/parley leaderboard [share]`: for whoever asks, or with its picture for the channel."""
     await command.ack()
-    board = await command.context.workplace.feedback.ranking(
-        workspace_id=command.audience.workspace_id
-    )
-    await command.reply(leaderboard_text(board, MRKDWN))
+    context, channel = command.context, command.body["channel_id"]
+    board = await context.workplace.feedback.ranking(workspace_id=command.audience.workspace_id)
+    text = leaderboard_text(board, MRKDWN)
+    if command.rest.lower() != "share":
+        hint = f"\nShare it here: {MRKDWN.command('leaderboard share')}." if board.enough else ""
+        await command.reply(text + hint)
+        return
+    calls = context.calls(command.client)
+    if not board.enough:
+        await calls.post_message(channel=channel, text=text)
+        return
+    async with context.drawing:
+        drawn = await picture(board, title="Leaderboard")
+    await post_picture(calls, channel=channel, thread_ts=None, text=text, picture=drawn)
 
 
 async def help_(command: Command) -> None:

@@ -1,7 +1,8 @@
 """What every Slack listener works with, opened once by `bots.slack_bot.process`."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slack_sdk.web.async_client import AsyncWebClient
 
@@ -24,6 +25,7 @@ class SlackContext:
             token however often it is asked.
         client_for: the client of the workspace that Slack calls `team`, with its token (rotated
             where that is due); raises `NotInstalled` where there is none.
+        drawing: held while a picture is drawn, which takes a process of its own.
     """
 
     settings: SlackSettings
@@ -32,3 +34,4 @@ class SlackContext:
     people: People
     calls: Callable[[AsyncWebClient], SlackCalls]
     client_for: Callable[[str], Awaitable[AsyncWebClient]]
+    drawing: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bots.channel_settings import ChannelSettings, load
+from feedback.rankings import MIN_VOTES
 from storage import audit
 from storage.pool import Pool, one_row
 from storage.runs import Runs
@@ -14,6 +15,7 @@ from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel, Person
+from tests.feedback.conftest import answers_on
 
 REFUSED = "Only administrators of this workspace"
 ADMIN_VERBS = ["model", "model large", "settings", "train", "promote", "rollback", "status"]
@@ -349,6 +351,34 @@ async def test_the_leaderboard_says_how_it_begins(stage: Stage) -> None:
     team = slack.add_channel("team", ana)
     await slack.command(ana, team, "/parley", "leaderboard").acknowledged()
     await stage.told(ana, team, "No comparisons yet: `/parley compare QUESTION`")
+
+
+async def test_a_leaderboard_is_shared_with_its_picture_when_asked_to(stage: Stage) -> None:
+    slack = stage.slack
+    ana = slack.add_person("Ana")
+    team = slack.add_channel("team", ana)
+    audience = await stage.audience(ana, team)
+    workplace = stage.context.workplace
+    answered = answers_on(workplace.conversations)
+    for _ in range(MIN_VOTES):
+        asked = await answered(audience, "good@1", "bad@1")
+        comparison_id = await workplace.feedback.open_comparison(
+            message_id=asked.message_id,
+            audience=audience,
+            answers=(asked.answers[0], asked.answers[1]),
+            shown_order=(0, 1),
+        )
+        await workplace.feedback.compare(
+            comparison_id=comparison_id, audience=audience, winner="left"
+        )
+    await slack.command(ana, team, "/parley", "leaderboard").acknowledged()
+    told = await stage.told(ana, team, "1. *good@1*")
+    assert "`/parley leaderboard share`" in told.seen and not team.messages
+    await slack.command(ana, team, "/parley", "leaderboard share").acknowledged()
+    (posted,) = await slack.until(lambda: list(team.messages.values()), "the picture", within_s=30)
+    assert "1. *good@1*" in posted.body["text"]
+    (file,) = posted.body["files"]
+    assert slack.world.files[file["id"]].content.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("text", ["help", "", "nonsense"])

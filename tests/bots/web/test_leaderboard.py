@@ -14,6 +14,7 @@ from bots.web import leaderboard
 from feedback import Feedback
 from feedback.rankings import MIN_VOTES
 from storage.pool import open_pool
+from storage.ratings import Winner
 from storage.settings import DatabaseSettings
 from tests.feedback.conftest import Answers
 from tests.storage.conftest import Team
@@ -41,7 +42,7 @@ async def compared(
             answers=(asked.answers[0], asked.answers[1]),
             shown_order=(0, 1),
         )
-        winner = "right" if number % 5 == 0 else "left"
+        winner: Winner = "right" if number % 5 == 0 else "left"
         await feedback.compare(comparison_id=comparison_id, audience=audience, winner=winner)
 
 
