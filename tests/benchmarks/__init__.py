@@ -1,7 +1,8 @@
 """Benchmarks: `python -m tests.benchmarks <name> [--short] [--json]` prints reached against target.
 
-A benchmark is a module here with `def run(*, short: bool) -> list[Row]`; `short` keeps every path
-and shrinks every number, for CI, which looks at errors and not at times.
+A benchmark is a module here with `def run(*, short: bool) -> Iterable[Row]`; `short` keeps every
+path and shrinks every number, for CI, which looks at errors and not at times. Rows are told on
+standard error as they come, and make a table at the end.
 """
 
 from dataclasses import dataclass

@@ -27,7 +27,10 @@ def main() -> int:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(modules)}")
     rows: list[Row] = []
     for name in args.names or modules:
-        found = modules[name].run(short=args.short)
+        found = []
+        for row in modules[name].run(short=args.short):
+            print(f"{name}: {row.what}: {row.reached}", file=sys.stderr, flush=True)
+            found.append(row)
         rows += found
         if not args.json:
             _print(name, found)
