@@ -37,6 +37,11 @@ UNNOTICED_S: Final = 0.2
 """Answers that take less are equally fast: nobody notices, and small times are mostly noise."""
 
 
+_SILENT: Final[Mapping[Metric, float]] = {"citations": 1.0}
+"""What saying nothing is worth where the other model says something: who cites nothing cites none
+wrongly."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answers:
     """What one model said to everything that the gate asks, by prompt."""
@@ -100,12 +105,14 @@ def judge(
         return GateReport(**{**fields, "reasons": tuple(fields["reasons"])})
     prompts = gate_prompts(plan.snapshot)
     candidate, live = _answers(folder / "model", plan.live, prompts, events)
-    rate, judge_failure = _win_rate(plan, prompts, candidate, live, reward_model, judge_api_key)
+    rate, judge_failure = win_rate_of(
+        plan, prompts, candidate, live, reward_model=reward_model, judge_api_key=judge_api_key
+    )
     memorised = _memorised(identifiers(plan.snapshot), prompts, candidate, live)
     evidence = Evidence(
         labels=labels,
         prompts=len(prompts.held_out),
-        differences=_differences(prompts, candidate, live),
+        differences=differences(prompts, candidate, live),
         win_rate=rate,
         judge_failure=judge_failure,
         leaked=tuple({*_caught(prompts.memorised, candidate, live), *memorised}),
@@ -181,18 +188,21 @@ def _scores(prompts: GatePrompts, said: Answers) -> dict[Metric, list[float | No
     }
 
 
-def _differences(prompts: GatePrompts, candidate: Answers, live: Answers) -> dict[Metric, Estimate]:
+def differences(prompts: GatePrompts, candidate: Answers, live: Answers) -> dict[Metric, Estimate]:
+    """Candidate minus live of every metric that says something, with its interval."""
     ours, theirs = _scores(prompts, candidate), _scores(prompts, live)
     found: dict[Metric, Estimate] = {}
     for metric, scores in ours.items():
+        silent = _SILENT.get(metric)
         pairs = [
-            (mine, other)
+            (silent if mine is None else mine, silent if other is None else other)
             for mine, other in zip(scores, theirs[metric], strict=True)
-            if mine is not None and other is not None
+            if (mine, other) != (None, None)
         ]
         if pairs:
             found[metric] = bootstrap.difference(
-                [mine for mine, _ in pairs], [other for _, other in pairs]
+                [mine for mine, _ in pairs if mine is not None],
+                [other for _, other in pairs if other is not None],
             )
     return found
 
@@ -220,15 +230,20 @@ def _memorised(
     return tuple(sorted(found))
 
 
-def _win_rate(
+def win_rate_of(
     plan: Plan,
     prompts: GatePrompts,
     candidate: Answers,
     live: Answers,
+    *,
     reward_model: Path | None,
     judge_api_key: SecretStr | None,
 ) -> tuple[Estimate | None, str | None]:
-    """The length-controlled win rate, and why the judge that was to be asked gave none."""
+    """The length-controlled win rate, and why the judge that was to be asked gave none.
+
+    Where one model's answers are always longer, length and quality cannot be told apart, and the
+    interval says so.
+    """
     if not prompts.held_out:
         return None, None
     if plan.judge_url is not None:

@@ -1,8 +1,10 @@
 """The gate and what a run leaves, on a tiny model that learns to give one answer."""
 
+import asyncio
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -16,15 +18,17 @@ from engine.convert import convert
 from engine.generator import Draw, Generator
 from engine.manifest import Manifest
 from engine.prompt import ChatMessage, PromptSource, rag_messages
+from feedback.rankings import Estimate
 from tests.engine import tiny_models
+from tests.fakes.scripted_model import NAME, ScriptedModel
 from tests.training.conftest import MODEL
-from training import artifact, gate, sft
+from training import artifact, gate, reward, sft
 from training.base_model import Reader, load_base
 from training.errors import TrainingError
-from training.evaluation import likelihoods
-from training.gate_prompts import gate_prompts, identifiers, sources_of
+from training.evaluation import Reply, likelihoods
+from training.gate_prompts import GatePrompts, gate_prompts, identifiers, sources_of
 from training.plan import Plan
-from training.recipes import SftRecipe, parse
+from training.recipes import RewardRecipe, SftRecipe, parse
 from training.rows import Rendered
 from training.stage import Events, Stage
 
@@ -93,13 +97,13 @@ def run(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def judged(folder: Path, **changes: Any) -> gate.GateReport:
+def judged(folder: Path, *, reward_model: Path | None = None, **changes: Any) -> gate.GateReport:
     plan = Plan.read(folder).model_copy(update={"min_labels": 20, **changes})
     return gate.judge(
         plan,
         folder,
         labels=60,
-        reward_model=None,
+        reward_model=reward_model,
         judge_api_key=None,
         events=Events(file=folder / "events.jsonl"),
     )
@@ -128,6 +132,115 @@ def test_a_judge_that_is_away_decides_nothing(run: Path) -> None:
     report = judged(run, judge_url="http://127.0.0.1:9/v1", judge_model="judge")
     assert report.outcome == "no decision"
     assert "does not answer" in report.reasons[0]
+
+
+@contextmanager
+def judge_who_says(verdict: Callable[[str, str], str]) -> Iterator[str]:
+    """Address of a judge that is told both answers."""
+
+    def script(prompt: str) -> str:
+        first, _, rest = prompt.rpartition("\n\nAnswer A:\n")[2].partition("\n\nAnswer B:\n")
+        return verdict(first, rest.removesuffix("\n\nWhich is better?"))
+
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    model = ScriptedModel()
+    model.script = script
+    try:
+        asyncio.run_coroutine_threadsafe(model.__aenter__(), loop).result(10)
+        yield model.source.removeprefix("openai:").partition("#")[0]
+        asyncio.run_coroutine_threadsafe(model.__aexit__(None, None, None), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def saying(prompts: GatePrompts, text: str) -> gate.Answers:
+    """A model that always answers the same."""
+    reply = Reply(text=text, finish_reason="stop", seconds=0.1, tokens=3)
+    asked = (*prompts.held_out, *prompts.without_answer)
+    return gate.Answers(replies=dict.fromkeys(asked, reply), accuracy=(1.0,) * len(prompts.pairs))
+
+
+def preferred(
+    run: Path, *, url: str | None = None, reward_model: Path | None = None
+) -> tuple[Estimate | None, str | None]:
+    """The win rate of a right answer over a wrong one of the same length, and why there is none."""
+    plan = Plan.read(run).model_copy(update={"judge_url": url, "judge_model": NAME})
+    prompts = gate_prompts(plan.snapshot)
+    right, wrong = saying(prompts, RIGHT), saying(prompts, "the grey one")
+    return gate.win_rate_of(
+        plan, prompts, right, wrong, reward_model=reward_model, judge_api_key=None
+    )
+
+
+@pytest.mark.parametrize("liked", [True, False])
+def test_a_judges_verdicts_are_the_win_rate(made: Path, liked: bool) -> None:
+    with judge_who_says(lambda a, b: "A" if (RIGHT in a) is liked else "B") as url:
+        rate, failure = preferred(made, url=url)
+    assert rate is not None and failure is None
+    assert rate.low > 0.7 if liked else rate.high < 0.3
+
+
+def test_a_judge_who_always_says_the_first_decides_nothing(run: Path) -> None:
+    with judge_who_says(lambda a, b: "A") as url:
+        report = judged(run, judge_url=url, judge_model=NAME)
+    assert report.outcome == "no decision"
+    assert "agreed with itself on 0 of 24" in report.reasons[0]
+
+
+def test_without_a_judge_the_runs_reward_model_compares(run: Path) -> None:
+    plan = Plan.read(run)
+    recipe = RewardRecipe.model_validate({"learning_rate": 0.01, "max_steps": 12})
+    plan.model_copy(update={"recipe": recipe}).write(run)
+    stage = Stage(
+        kind="reward",
+        folder=run / "stages" / "2-reward",
+        weights=plan.home / "bases" / MODEL,
+        reader=Reader.of(plan.base),
+        snapshot=plan.snapshot,
+        events=Events(file=run / "events.jsonl"),
+    )
+    stage.folder.mkdir(parents=True)
+    rate, _ = preferred(run, reward_model=reward.run(stage, recipe).adapter)
+    assert rate is not None and rate.low > 0.7
+
+
+def test_who_stops_citing_cites_nothing_wrong_and_who_begins_to_may(made: Path) -> None:
+    prompts = gate_prompts(made / "snapshot")
+    silent, right, wrong = (saying(prompts, f"{RIGHT}{end}") for end in ("", " [1]", " [2]"))
+
+    def change(candidate: gate.Answers, live: gate.Answers) -> float | None:
+        found = gate.differences(prompts, candidate, live).get("citations")
+        return None if found is None else found.value
+
+    assert change(silent, silent) is None
+    assert change(wrong, silent) == -1.0
+    assert change(silent, wrong) == 1.0
+    assert change(silent, right) == change(right, silent) == 0.0
+
+
+def test_a_question_above_anothers_sources_must_be_refused(made: Path, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshot"
+    shutil.copytree(made / "snapshot", snapshot)
+    rows = []
+    for number, word in enumerate(WORDS):
+        source = PromptSource(number=1, title="Handbook", text=f"The {word} opens at {number} am.")
+        asked = rag_messages(question=f"When does the {word} open?", history=(), sources=[source])
+        rows.append(
+            {
+                "prompt": [{"role": each.role, "content": each.content} for each in asked],
+                "completion": [{"role": "assistant", "content": f"At {number} am."}],
+            }
+        )
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (snapshot / "sft.held_out.jsonl").write_text(text)
+    without = gate_prompts(snapshot).without_answer
+    assert len(without) == len(WORDS)
+    assert "When does the garden open?" in without[0][-1].content
+    assert sources_of(without[0]) == {1: "The kitchen opens at 1 am."}
 
 
 def test_prompts_are_those_that_were_served(made: Path) -> None:
