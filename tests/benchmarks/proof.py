@@ -15,6 +15,7 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from pydantic import SecretStr
 
 from engine.client import EngineClient
+from engine.convert import convert
 from engine.prompt import PromptSource, rag_messages
 from engine.settings import EngineSettings
 from storage.model_versions import ModelVersions
@@ -33,7 +35,7 @@ from tests.benchmarks.corpus import EMBEDDER, xquad
 from tests.benchmarks.database import temporary_database
 from tests.benchmarks.simulated_team import Asked, SimulatedTeam, questions
 from tests.engine.serving import EngineProcess
-from training import bootstrap
+from training import artifact, bootstrap
 from training.evaluation import ask, served
 from training.metrics import contains, f1
 from training.serving import ModelSwitch
@@ -47,13 +49,23 @@ MOST_PIECES = 300
 TOKEN = "the-admin-token"
 MINUTES = 60.0
 REACH_F1 = 0.45
+QUANTIZATION_MAY_COST = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """Model directories: before, after, and after without quantization."""
+
+    untrained: Path
+    trained: Path
+    float32: Path
 
 
 def run(*, short: bool) -> Iterator[Row]:
     """300 pieces of feedback and all unseen questions, or a handful that proves nothing."""
     articles = xquad()
     begun = time.monotonic()
-    rows, untrained, trained = asyncio.run(_loop(articles, short=short))
+    rows, models = asyncio.run(_loop(articles, short=short))
     yield from rows
     minutes = (time.monotonic() - begun) / 60
     yield Row(
@@ -63,13 +75,13 @@ def run(*, short: bool) -> Iterator[Row]:
         ok=minutes < MINUTES,
     )
     unseen = questions(articles[LEARNT:])[:: 40 if short else 1]
-    yield from asyncio.run(_unseen(unseen, untrained, trained))
+    yield from asyncio.run(_unseen(unseen, models))
     if not short:
         yield asyncio.run(_noise(articles))
 
 
-async def _loop(articles: Sequence[dict[str, Any]], *, short: bool) -> tuple[list[Row], Path, Path]:
-    """Rate, train, gate, promote; the base's model directory and the new one."""
+async def _loop(articles: Sequence[dict[str, Any]], *, short: bool) -> tuple[list[Row], Models]:
+    """Rate, train, gate, promote."""
     async with contextlib.AsyncExitStack() as stack:
         place = await stack.enter_async_context(_place(short=short))
         await place.team.move_in(articles[: 2 if short else LEARNT])
@@ -99,15 +111,17 @@ async def _loop(articles: Sequence[dict[str, Any]], *, short: bool) -> tuple[lis
                     ok=promoted.status == "succeeded",
                 )
             )
-        kept = _kept(Path(run_.result["model"]))
-        return rows, (place.home / "models" / MODEL).resolve(), kept
+        models = _kept(Path(run_.result["model"]), (place.home / "models" / MODEL).resolve())
+        return rows, models
 
 
-def _kept(model: Path) -> Path:
-    """The new model, moved to where it outlives the benchmark's state folder."""
-    kept = Path(tempfile.mkdtemp(prefix="parley-proof-")) / "model"
-    os.rename(model, kept)
-    return kept
+def _kept(trained: Path, untrained: Path) -> Models:
+    """The models where they outlive the benchmark's state folder."""
+    kept = Path(tempfile.mkdtemp(prefix="parley-proof-"))
+    merged = artifact.take_away(trained.parent, kept / "merged", "merged")
+    convert(merged, out=kept / "float32", quantization="float32", base=MODEL)
+    os.rename(trained, kept / "model")
+    return Models(untrained=untrained, trained=kept / "model", float32=kept / "float32")
 
 
 class _Place:
@@ -182,7 +196,7 @@ def _borrow(home: Path) -> None:
         (home / name).symlink_to(source / name)
 
 
-async def _unseen(unseen: Sequence[Asked], untrained: Path, trained: Path) -> list[Row]:
+async def _unseen(unseen: Sequence[Asked], models: Models) -> list[Row]:
     prompts = [
         tuple(
             rag_messages(
@@ -193,34 +207,35 @@ async def _unseen(unseen: Sequence[Asked], untrained: Path, trained: Path) -> li
         )
         for each in unseen
     ]
-    scores = {}
-    for name, directory in (("untrained", untrained), ("trained", trained)):
+    f1s, held = {}, {}
+    for name, directory in vars(models).items():
         with served(directory) as chat:
-            said = await ask(chat, prompts)
-        scores[name] = (
-            [f1(reply.text, each.right) for reply, each in zip(said, unseen, strict=True)],
-            [
-                float(contains(reply.text, each.right))
-                for reply, each in zip(said, unseen, strict=True)
-            ],
-        )
-    before, after = scores["untrained"], scores["trained"]
-    gain = bootstrap.difference(after[0], before[0])
-    reached = float(np.mean(after[0]))
-    held = float(np.mean(after[1])) >= float(np.mean(before[1]))
+            said = list(zip(await ask(chat, prompts), unseen, strict=True))
+        f1s[name] = [f1(reply.text, each.right) for reply, each in said]
+        held[name] = [float(contains(reply.text, each.right)) for reply, each in said]
+    gain = bootstrap.difference(f1s["trained"], f1s["untrained"])
+    mean = {name: float(np.mean(each)) for name, each in f1s.items()}
+    lost = mean["trained"] - mean["float32"]
+    contained = {name: float(np.mean(each)) for name, each in held.items()}
     return [
         Row(
             what=f"F1, {len(unseen)} questions of unseen articles",
-            reached=f"{reached:.3f} (untrained {np.mean(before[0]):.3f}; gain {gain.value:.3f}, "
-            f"{gain.low:.3f} to {gain.high:.3f})",
+            reached=f"{mean['trained']:.3f} (untrained {mean['untrained']:.3f}; "
+            f"gain {gain.value:.3f}, {gain.low:.3f} to {gain.high:.3f})",
             target=f">= {REACH_F1}",
-            ok=reached >= REACH_F1,
+            ok=mean["trained"] >= REACH_F1,
         ),
         Row(
             what="right answer contained",
-            reached=f"{np.mean(after[1]):.3f} (untrained {np.mean(before[1]):.3f})",
+            reached=f"{contained['trained']:.3f} (untrained {contained['untrained']:.3f})",
             target="not lower",
-            ok=held,
+            ok=contained["trained"] >= contained["untrained"],
+        ),
+        Row(
+            what="F1, quantized against merged float32",
+            reached=f"{lost:+.3f} (float32 {mean['float32']:.3f})",
+            target=f"within {QUANTIZATION_MAY_COST}",
+            ok=abs(lost) <= QUANTIZATION_MAY_COST,
         ),
     ]
 
