@@ -15,8 +15,11 @@ from bots.supervisor import can_train, web_url
 from engine.client import EngineClient
 from engine.errors import EngineError, SettingsInvalid
 from engine.settings import is_secret, setting_paths, setting_source
+from feedback.argilla_client import ArgillaClient
+from feedback.argilla_server import credentials
 from feedback.argilla_server.environment import environment_folder, is_ready
 from feedback.argilla_server.process import READY_PATH
+from feedback.errors import FeedbackError
 from storage.embedded import EmbeddedPostgres
 from storage.errors import StorageError
 from storage.jobs import worker_count
@@ -207,9 +210,29 @@ async def _argilla(settings: Settings) -> list[Health]:
         if argilla.own and not is_ready(environment_folder(argilla, settings.home)):
             advice = "its environment is not built yet; `parley up` and `parley argilla` do that"
         return [_ill("argilla", f"{url} does not answer ({type(error).__name__}); {advice}")]
-    return [
-        Health(part="argilla", healthy=answer.is_success, detail=f"{url}: {answer.status_code}")
-    ]
+    health = Health(
+        part="argilla", healthy=answer.is_success, detail=f"{url}: {answer.status_code}"
+    )
+    return [health, *await _webhook(settings)]
+
+
+async def _webhook(settings: Settings) -> list[Health]:
+    """Whether Argilla calls the page; nothing where it need not."""
+    address = settings.argilla.webhook_url
+    if not address:
+        return []
+    key = credentials.api_key(settings.argilla, settings.home)
+    try:
+        async with (
+            asyncio.timeout(CHECK_TIMEOUT_S),
+            ArgillaClient(settings.argilla.effective_url, key) as client,
+        ):
+            known = await client.has_webhook(str(address))
+    except (FeedbackError, TimeoutError) as error:
+        return [_ill("webhook", f"Argilla does not say: {str(error) or 'no answer in time'}")]
+    if not known:
+        return [_ill("webhook", f"Argilla does not call {address}; `parley web` sees to it")]
+    return [Health(part="webhook", healthy=True, detail=f"Argilla calls {address}")]
 
 
 def _ill(part: str, detail: str) -> Health:

@@ -201,6 +201,11 @@ class ArgillaClient:
             await self._http.delete(f"webhooks/{twin['id']}")
         return str(ours["secret"])
 
+    async def has_webhook(self, url: str) -> bool:
+        """Whether Argilla tells this address what people do by hand."""
+        listed = await self._http.items("webhooks")
+        return any(each["url"] == url and each["enabled"] for each in listed)
+
     # -- Data sets and voters ---------------------------------------------------------------------
 
     def _doubt(self) -> None:

@@ -118,6 +118,9 @@ async def test_a_click_is_seen_in_argilla_and_a_curators_word_comes_back_at_once
             await eventually(lambda: refuses(stranger, hook), "it is registered", within_s=60)
             answered = await stranger.post(hook, headers=forged, content=b"{}")
             assert answered.status_code == HTTPStatus.UNAUTHORIZED
+            assert await webhook_row(environment) == ("ok", f"Argilla calls {hook}")
+            elsewhere = environment | {"PARLEY_ARGILLA__WEBHOOK_URL": f"{page}/elsewhere"}
+            assert (await webhook_row(elsewhere))[0] == "DOWN"
             large = await stranger.post(hook, content=b"x" * (3 * 2**20))
             assert large.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
@@ -130,6 +133,21 @@ async def test_a_click_is_seen_in_argilla_and_a_curators_word_comes_back_at_once
             return [w.correction for each in answers for w in each.curations] == ["28 days."]
 
         await eventually(back, "the curator's word is back", within_s=CALLED_POLL_S / 2)
+
+
+async def webhook_row(environment: Mapping[str, str]) -> tuple[str, str]:
+    """What `parley check` says of the webhook."""
+    checking = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bots", "check"),
+        cwd=CHECKOUT,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(STOP_DEADLINE_S):
+        said, _ = await checking.communicate()
+    rows = (line.split(maxsplit=2) for line in said.decode().splitlines())
+    [(state, detail)] = [(row[0], row[2]) for row in rows if row[1:2] == ["webhook"]]
+    return state, detail
 
 
 async def refuses(stranger: httpx.AsyncClient, hook: str) -> bool:
