@@ -8,45 +8,27 @@ A second team votes without any sense; the gate must reject what comes of it.
 """
 
 import asyncio
-import contextlib
 import json
 import os
-import random
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import SecretStr
 
-from engine.client import EngineClient
 from engine.convert import convert
 from engine.prompt import PromptSource, rag_messages
-from engine.settings import EngineSettings
-from storage.model_versions import ModelVersions
-from storage.pool import Pool, open_pool
-from storage.runs import Recipe, RunId, Runs, StoredRun
-from storage.settings import DatabaseSettings, TrainingSettings
 from tests.benchmarks import Row
-from tests.benchmarks.corpus import EMBEDDER, xquad
-from tests.benchmarks.database import temporary_database
-from tests.benchmarks.simulated_team import Asked, SimulatedTeam, questions
-from tests.engine.serving import EngineProcess
+from tests.benchmarks.corpus import xquad
+from tests.benchmarks.simulated_team import Asked, questions
+from tests.benchmarks.training_team import LEARNT, MODEL, MOST_PIECES, training_team
 from training import artifact, bootstrap
 from training.evaluation import ask, served
 from training.metrics import contains, f1
-from training.serving import ModelSwitch
-from training.settings import TrainingProcessSettings
-from training.worker import TrainingWorker
 
-MODEL = "smollm2-135m-instruct"
-LEARNT = 16
-"""Articles of which the team asks; the others are never seen."""
-MOST_PIECES = 300
-TOKEN = "the-admin-token"
+SHORT = {"kind": "sft", "max_steps": 2}
 MINUTES = 60.0
 REACH_F1 = 0.45
 QUANTIZATION_MAY_COST = 0.01
@@ -63,9 +45,8 @@ class Models:
 
 def run(*, short: bool) -> Iterator[Row]:
     """300 pieces of feedback and all unseen questions, or a handful that proves nothing."""
-    articles = xquad()
     begun = time.monotonic()
-    rows, models = asyncio.run(_loop(articles, short=short))
+    rows, models = asyncio.run(_loop(short=short))
     yield from rows
     minutes = (time.monotonic() - begun) / 60
     yield Row(
@@ -74,24 +55,19 @@ def run(*, short: bool) -> Iterator[Row]:
         target=f"< {MINUTES:.0f} min",
         ok=minutes < MINUTES,
     )
-    unseen = questions(articles[LEARNT:])[:: 40 if short else 1]
+    unseen = questions(xquad()[LEARNT:])[:: 40 if short else 1]
     yield from asyncio.run(_unseen(unseen, models))
     if not short:
-        yield asyncio.run(_noise(articles))
+        yield asyncio.run(_noise())
 
 
-async def _loop(articles: Sequence[dict[str, Any]], *, short: bool) -> tuple[list[Row], Models]:
+async def _loop(*, short: bool) -> tuple[list[Row], Models]:
     """Rate, train, gate, promote."""
-    async with contextlib.AsyncExitStack() as stack:
-        place = await stack.enter_async_context(_place(short=short))
-        await place.team.move_in(articles[: 2 if short else LEARNT])
-        await place.team.rate(place.asked, most=40 if short else MOST_PIECES)
-        run_ = await place.carried_out("train", recipe=place.recipe)
-        pieces = ", ".join(f"{count} {kind}" for kind, count in sorted(place.team.pieces.items()))
-        rows = [Row(what="feedback", reached=pieces, target=f"<= {MOST_PIECES} pieces")]
-        if run_.status != "succeeded":
-            raise RuntimeError(f"{run_.failure} {run_.advice}")
+    async with training_team(short=short) as place:
+        await place.rate()
+        run_ = await place.trained(SHORT if short else "sft")
         print(json.dumps(run_.result, indent=1), flush=True)
+        rows = [Row(what="feedback", reached=place.pieces, target=f"<= {MOST_PIECES} pieces")]
         accepted = run_.result["outcome"] == "candidate"
         rows.append(
             Row(
@@ -111,8 +87,7 @@ async def _loop(articles: Sequence[dict[str, Any]], *, short: bool) -> tuple[lis
                     ok=promoted.status == "succeeded",
                 )
             )
-        models = _kept(Path(run_.result["model"]), (place.home / "models" / MODEL).resolve())
-        return rows, models
+        return rows, _kept(Path(run_.result["model"]), (place.home / "models" / MODEL).resolve())
 
 
 def _kept(trained: Path, untrained: Path) -> Models:
@@ -122,78 +97,6 @@ def _kept(trained: Path, untrained: Path) -> Models:
     convert(merged, out=kept / "float32", quantization="float32", base=MODEL)
     os.rename(trained, kept / "model")
     return Models(untrained=untrained, trained=kept / "model", float32=kept / "float32")
-
-
-class _Place:
-    """A team with an engine and a training worker."""
-
-    def __init__(self, home: Path, pool: Pool, team: SimulatedTeam, *, short: bool) -> None:
-        self.home = home
-        self.team = team
-        self.asked = questions(xquad()[: 2 if short else LEARNT])
-        random.Random(3).shuffle(self.asked)
-        self.recipe: Any = {"kind": "sft", "max_steps": 2} if short else "sft"
-        self._runs = Runs(pool)
-        self.versions = ModelVersions(pool)
-
-    async def carried_out(self, kind: Any, **parameters: Any) -> StoredRun:
-        """Queue a run and wait for its end."""
-        workspace = self.team.audiences[0].workspace_id
-        run_id = await self._runs.queue(
-            Recipe(kind=kind, parameters=parameters), workspace_id=workspace, by=None, place={}
-        )
-        return await self._ended(run_id)
-
-    async def _ended(self, run_id: RunId) -> StoredRun:
-        while True:
-            found = await self._runs.get(run_id)
-            if found is not None and found.ended_at is not None:
-                return found
-            await asyncio.sleep(0.5)
-
-
-@contextlib.asynccontextmanager
-async def _place(*, short: bool) -> Any:
-    async with contextlib.AsyncExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="parley-proof-")))
-        _borrow(home)
-        url = await stack.enter_async_context(temporary_database())
-        pool = await stack.enter_async_context(open_pool(url, settings=DatabaseSettings()))
-        models = {MODEL: f"ctranslate2:{MODEL}"}
-        process = stack.enter_context(
-            EngineProcess(home=home, models=models, live=MODEL, embedder=f"ctranslate2:{EMBEDDER}")
-        )
-        engine = await stack.enter_async_context(EngineClient(url=process.url, admin_token=TOKEN))
-        worker = TrainingWorker(
-            pool=pool,
-            settings=TrainingProcessSettings(
-                home=home,
-                database=DatabaseSettings(url=SecretStr(url)),
-                engine=EngineSettings(models=models, live=MODEL),
-                training=TrainingSettings(min_labels=10 if short else 50, canary_share=0.2),
-            ),
-            environment=os.environ,
-            switch=ModelSwitch(versions=ModelVersions(pool), engine=engine),
-        )
-        working = asyncio.create_task(worker.work())
-        team = SimulatedTeam(pool=pool, engine=engine, home=home)
-        try:
-            yield _Place(home, pool, team, short=short)
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-
-
-def _borrow(home: Path) -> None:
-    """Use the models that `make up` has fetched; what is fetched now is kept beside them."""
-    source = Path(os.environ.get("PARLEY_HOME", ".parley")).resolve()
-    for name in ("models", "bases", "downloads"):
-        (source / name).mkdir(exist_ok=True)
-    (home / "models").mkdir()
-    for model in (MODEL, EMBEDDER):
-        (home / "models" / model).symlink_to(source / "models" / model)
-    for name in ("bases", "downloads"):
-        (home / name).symlink_to(source / name)
 
 
 async def _unseen(unseen: Sequence[Asked], models: Models) -> list[Row]:
@@ -240,11 +143,10 @@ async def _unseen(unseen: Sequence[Asked], models: Models) -> list[Row]:
     ]
 
 
-async def _noise(articles: Sequence[dict[str, Any]]) -> Row:
+async def _noise() -> Row:
     """A team whose votes mean nothing, and whose corrections answer other questions."""
-    async with _place(short=False) as place:
-        await place.team.move_in(articles[:LEARNT])
-        await place.team.rate(place.asked, most=MOST_PIECES, noise=0.5)
+    async with training_team(short=False) as place:
+        await place.rate(noise=0.5)
         run_ = await place.carried_out("train", recipe="sft")
         outcome = run_.result.get("outcome", run_.failure)
         serving = await place.versions.serving(place.team.audiences[0].workspace_id)
