@@ -118,9 +118,18 @@ _SERVING = (
     f"SELECT {_COLUMNS} FROM model_versions"  # noqa: S608 - likewise
     " WHERE workspace_id = %s AND status IN ('live', 'canary')"
 )
+_NAMED = (
+    "(SELECT settings->>'model' FROM channels WHERE settings->>'model' IS NOT NULL"
+    " UNION SELECT settings->>'model' FROM workspaces WHERE settings->>'model' IS NOT NULL)"
+)
 _EVERYWHERE = (
     f"SELECT {_COLUMNS} FROM model_versions"  # noqa: S608 - likewise
-    " WHERE status IN ('live', 'canary') ORDER BY workspace_id"
+    f" WHERE status IN ('live', 'canary') OR name IN {_NAMED} ORDER BY workspace_id, number"
+)
+_UNUSED = (
+    f"SELECT {_COLUMNS} FROM model_versions"  # noqa: S608 - likewise
+    " WHERE name = ANY(%s) AND status NOT IN ('live', 'canary')"
+    f" AND status_at < now() - make_interval(secs => %s) AND name NOT IN {_NAMED}"
 )
 
 
@@ -203,9 +212,18 @@ class ModelVersions:
             return Serving(live=found.get("live"), canary=found.get("canary"))
 
     async def serving_everywhere(self) -> Sequence[ModelVersion]:
-        """The versions that answer anybody, of all workspaces."""
+        """The versions that answer anybody, of all workspaces; those too that a place names."""
         async with self._pool.connection() as connection:
             return await _many(connection, _EVERYWHERE, [])
+
+    async def unused(self, names: Sequence[str], *, for_s: float) -> Sequence[ModelVersion]:
+        """Those of these versions that have answered nobody for so long and are named for no place.
+
+        Args:
+            names: by which the engine knows them.
+        """
+        async with self._pool.connection() as connection:
+            return await _many(connection, _UNUSED, [list(names), for_s])
 
     async def votes(self, workspace_id: WorkspaceId, *, since: datetime) -> Sequence[LiveVote]:
         """Present votes on answers that were given since a moment, in the order of their casting.

@@ -44,6 +44,7 @@ class CanaryWatch:
         while True:
             try:
                 await self.switch.load_serving()
+                await self.switch.unload_unused()
                 for version in await self.switch.versions.serving_everywhere():
                     if version.status == "canary":
                         await self.look(version)

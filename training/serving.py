@@ -8,15 +8,18 @@ by asking once more.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from engine.client import EngineClient
 from engine.errors import EngineError
 from storage.identity import MemberId, WorkspaceId
-from storage.model_versions import ModelVersion, ModelVersions, live_alias
+from storage.model_versions import ModelVersion, ModelVersions, is_version, live_alias
 from training.errors import TrainingError
 
 logger = logging.getLogger(__name__)
+
+UNUSED_S: Final = 600.0
+"""After which a version that answers nobody leaves the engine; a turn that chose it has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,12 @@ class ModelSwitch:
                     error,
                     extra={"action": "version_missing", "model": version.name},
                 )
+
+    async def unload_unused(self) -> None:
+        """Free the memory of versions that have answered nobody for some time."""
+        loaded = [model.name for model in await self.engine.models() if is_version(model.name)]
+        for version in await self.versions.unused(loaded, for_s=UNUSED_S):
+            await self._unload(version)
 
     async def _chosen(self, workspace_id: WorkspaceId, name: str | None) -> ModelVersion:
         if name is not None:

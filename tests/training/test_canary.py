@@ -23,13 +23,14 @@ from storage.model_versions import (
     version_name,
 )
 from storage.notices import MAX_ATTEMPTS, PERSON, Notices
+from storage.places import Places
 from storage.pool import Pool
 from storage.runs import Recipe, RunRow, Runs, StoredRun
 from storage.settings import TrainingSettings
 from tests.storage.conftest import Team
 from training import reports
 from training.canary import CanaryWatch
-from training.serving import ModelSwitch, Promotion
+from training.serving import UNUSED_S, ModelSwitch, Promotion
 from training.telling import Telling
 
 BASE = "base"
@@ -224,6 +225,59 @@ async def test_what_an_engine_lost_is_served_again_but_what_cannot_be(
     engine.damaged = False
     await switch.load_serving()
     assert engine.aliases == {live_alias(team.general.workspace_id): tried.name}
+
+
+async def test_what_answers_nobody_leaves_the_engine_unless_a_place_names_it(
+    pool: Pool,
+    team: Team,
+    watch: Callable[..., CanaryWatch],
+    tried: ModelVersion,
+    engine: Engine,
+) -> None:
+    switch, workspace = watch().switch, team.general.workspace_id
+    assert team.general.channel_id is not None and team.general.member_id is not None
+    run = await Runs(pool).queue(
+        Recipe(kind="train", parameters={}), workspace_id=workspace, by=None, place={}
+    )
+    second = await switch.versions.add(
+        workspace_id=workspace,
+        number=2,
+        name=version_name(workspace, 2),
+        run_id=run,
+        parent_id=None,
+        directory=Path("/models/two"),
+        sha256="0",
+        snapshot_sha256="0",
+        recipe={},
+        gate={},
+        accepted=True,
+    )
+    await switch.promote(workspace, tried.name, by=None)
+    await switch.promote(workspace, second.name, by=None)
+    await switch.unload_unused()
+    assert tried.name in engine.loaded  # turns that chose it may still be under way
+    places = Places(pool)
+
+    async def named(model: str | None) -> None:
+        assert team.general.channel_id is not None and team.general.member_id is not None
+        settings = {"model": model}
+        await places.save_channel_settings(
+            team.general.channel_id, settings, by=team.general.member_id
+        )
+        async with pool.connection() as connection:
+            await connection.execute(
+                "UPDATE model_versions SET status_at = now() - make_interval(secs => %s)",
+                [UNUSED_S + 1],
+            )
+        await switch.unload_unused()
+
+    await named(tried.name)
+    assert tried.name in engine.loaded
+    engine.loaded = {BASE: BASE}
+    await switch.load_serving()
+    assert set(engine.loaded) == {BASE, tried.name, second.name}
+    await named(None)
+    assert set(engine.loaded) == {BASE, second.name}
 
 
 async def test_a_notice_is_offered_with_pauses_until_it_is_told_or_given_up(
