@@ -1,8 +1,8 @@
 """A team that asks, rates and corrects: real documents, real retrieval, the real default model.
 
 Members vote by whether the model's own words hold the right answer, and are wrong in one vote of
-ten. Who votes down mostly writes the right short answer, and who votes up sometimes does, because
-the answer took too many words. One question of ten is answered twice, and a member picks the answer
+ten. Who votes down nearly always writes the right short answer, and who votes up mostly does,
+because the answer took too many words: half of the pieces are such answers. One question of ten is answered twice, and a member picks the answer
 that is nearer to the right one.
 """
 
@@ -35,9 +35,9 @@ from training.metrics import contains, f1
 
 NOISE = 0.1
 """Share of votes and choices that are the contrary of what they should be."""
-CORRECTS = 0.85
+CORRECTS = 0.95
 """Share of votes against an answer after which the right one is written."""
-SHORTENS = 0.3
+SHORTENS = 0.85
 """Share of votes for an answer after which the right one is written in fewer words."""
 COMPARED = 10
 """One question of so many is answered twice."""
