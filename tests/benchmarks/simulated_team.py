@@ -2,8 +2,8 @@
 
 Members vote by whether the model's own words hold the right answer, and are wrong in one vote of
 ten. Who votes down nearly always writes the right short answer, and who votes up mostly does,
-because the answer took too many words: half of the pieces are such answers. One question of ten is answered twice, and a member picks the answer
-that is nearer to the right one.
+because the answer took too many words: nearly half of the pieces are such answers. One question of
+ten is answered twice, and a member picks the answer that is nearer to the right one.
 """
 
 import asyncio
