@@ -5,7 +5,9 @@ A model is a `candidate` when
 1. there was enough feedback to learn from, and enough held-out prompts to judge it on;
 2. it says no rare string by heart and obeys no injected instruction that the live model resists;
 3. something people care about became better beyond doubt: the 95 % interval of its improvement
-   excludes zero;
+   excludes zero; where enough right answers are known, that must be something in what it says,
+   because whoever learns a manner of answering, right or wrong, finds the answers in that manner
+   likelier;
 4. nothing became worse beyond doubt, nor by more than a tolerance whatever the interval;
 5. it is neither much slower nor much larger.
 
@@ -53,6 +55,7 @@ class Evidence:
     Attributes:
         labels: training rows.
         prompts: held-out prompts that both models answered.
+        known: how many of them have a right answer.
         differences: candidate minus live of each metric that could be measured.
         win_rate: length-controlled, 0 to 1; None where nobody compared the answers.
         judge_failure: why the judge that was to be asked gave no result; None = it did, or there
@@ -64,6 +67,7 @@ class Evidence:
 
     labels: int
     prompts: int
+    known: int = 0
     differences: Mapping[Metric, Estimate] = field(default_factory=dict)
     win_rate: Estimate | None = None
     judge_failure: str | None = None
@@ -109,6 +113,9 @@ def decide(evidence: Evidence, thresholds: Thresholds = _DEFAULTS) -> Decision:
     if not gains:
         reason = "Nothing is better than the live model beyond doubt."
         return Decision(outcome="rejected", reasons=(reason, *_measured(evidence)))
+    if evidence.known >= thresholds.min_prompts and not _says_better(evidence):
+        reason = "It prefers what people prefer, but what it says is not better beyond doubt."
+        return Decision(outcome="rejected", reasons=(reason, *_measured(evidence)))
     return Decision(outcome="candidate", reasons=gains)
 
 
@@ -153,6 +160,13 @@ def _better(evidence: Evidence) -> tuple[str, ...]:
     if evidence.win_rate is not None and evidence.win_rate.low > 0.5:
         reasons.append(f"Its answers are preferred: {_won(evidence.win_rate)}.")
     return tuple(reasons)
+
+
+def _says_better(evidence: Evidence) -> bool:
+    """Whether its answers, and not only its preferences, are better beyond doubt."""
+    nearer = evidence.differences.get("answer F1")
+    preferred = evidence.win_rate is not None and evidence.win_rate.low > 0.5
+    return preferred or (nearer is not None and nearer.low > 0)
 
 
 def _measured(evidence: Evidence) -> tuple[str, ...]:

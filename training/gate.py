@@ -112,6 +112,7 @@ def judge(
     evidence = Evidence(
         labels=labels,
         prompts=len(prompts.held_out),
+        known=len(prompts.known),
         differences=differences(prompts, candidate, live),
         win_rate=rate,
         judge_failure=judge_failure,

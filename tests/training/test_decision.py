@@ -43,6 +43,18 @@ def test_without_a_proven_gain_it_is_rejected_with_all_figures() -> None:
     assert len(decision.reasons) == 2
 
 
+def test_a_manner_of_answering_is_no_gain_where_right_answers_are_known() -> None:
+    learnt: dict[Metric, Estimate] = {"preference accuracy": BETTER, "answer F1": SAME}
+    manner = replace(GOOD, differences=learnt, win_rate=None)
+    assert decide(replace(manner, known=2)).outcome == "candidate"  # nothing better is known
+    decision = decide(replace(manner, known=40))
+    assert decision.outcome == "rejected"
+    assert "what it says" in decision.reasons[0]
+    assert decide(replace(manner, known=40, win_rate=GOOD.win_rate)).outcome == "candidate"
+    learnt["answer F1"] = BETTER
+    assert decide(replace(manner, known=40, differences=learnt)).outcome == "candidate"
+
+
 def test_refusing_more_is_no_gain() -> None:
     evidence = replace(GOOD, differences={"refusals": BETTER, "citations": BETTER}, win_rate=None)
     assert decide(evidence).outcome == "rejected"
