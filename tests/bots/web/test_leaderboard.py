@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from uuid import uuid4
+from uuid import UUID
 
 import httpx
 import pytest
@@ -18,6 +18,8 @@ from storage.ratings import Winner
 from storage.settings import DatabaseSettings
 from tests.feedback.conftest import Answers
 from tests.storage.conftest import Team
+
+NOWHERE = UUID(int=1)
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +76,7 @@ async def test_strangers_are_sent_to_the_door(feedback: Feedback) -> None:
         assert shown.status_code == 303 and shown.headers["location"] == "/"
 
 
-@pytest.mark.parametrize("query", [f"workspace={uuid4()}", "workspace=x", f"channel={uuid4()}"])
+@pytest.mark.parametrize("query", [f"workspace={NOWHERE}", "workspace=x", f"channel={NOWHERE}"])
 async def test_a_place_that_is_not_there_is_not_found(
     feedback: Feedback, answered: Answers, team: Team, query: str
 ) -> None:
