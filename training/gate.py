@@ -35,8 +35,6 @@ FILE: Final = "gate.json"
 TURN: Final = 8
 UNNOTICED_S: Final = 0.2
 """Answers that take less are equally fast: nobody notices, and small times are mostly noise."""
-
-
 _SILENT: Final[Mapping[Metric, float]] = {"citations": 1.0}
 """What saying nothing is worth where the other model says something: who cites nothing cites none
 wrongly."""

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from bots.web import render
 from feedback import ComparedPlace, Feedback, Leaderboard, picture
 from storage.errors import StorageError
+from storage.identity import ChannelId, WorkspaceId
 
 logger = logging.getLogger(__name__)
 
@@ -99,15 +100,12 @@ class _Boards:
         places = await self.feedback.compared_places()
         if not places and workspace is None:
             return HTMLResponse(render.leaderboard(None, choices=(), drawn=None))
-        wanted = workspace or places[0].workspace_id
-        here = [place for place in places if place.workspace_id == wanted]
-        if not here or (channel is not None and channel not in {p.channel_id for p in here}):
+        wanted = WorkspaceId(workspace) if workspace else places[0].workspace_id
+        here = [place.channel_id for place in places if place.workspace_id == wanted]
+        channel_id = ChannelId(channel) if channel else None
+        if not here or (channel_id is not None and channel_id not in here):
             raise ValueError("no such ranking")
-        chosen = next((place for place in here if place.channel_id == channel), here[0])
-        board = await self.feedback.ranking(
-            workspace_id=chosen.workspace_id,
-            channel_id=chosen.channel_id if channel is not None else None,
-        )
+        board = await self.feedback.ranking(workspace_id=wanted, channel_id=channel_id)
         choices = _choices(places, workspace=wanted, channel=channel)
         drawn = await self._picture(board) if board.enough else None
         return HTMLResponse(render.leaderboard(board, choices=choices, drawn=drawn))
