@@ -20,16 +20,16 @@ from bots.messages import (
     TextDelta,
     Timings,
 )
-from bots.neutral import Preview, neutral, repetition_start
+from bots.neutral import Preview, neutral
 from bots.settings import AssistantSettings
 from engine.chat import Sampling
 from engine.client import EngineClient
+from engine.errors import EngineError
 from engine.prompt import ChatMessage, PromptSource, rag_messages
 from storage.answers import OWN_WORDS, WEIGHTS
 from storage.conversations import AnswerSource, Conversations, StoredTurn
 from storage.errors import StorageError
 from storage.identity import Audience, MessageId
-from storage.text_units import sentence_spans
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ STOP_TEXTS = ("\nQuestion:", "\n\n\n")
 """Where a small model starts to ask itself the next question."""
 HISTORY_ANSWER_CHARACTERS = 300
 """What of an earlier answer a follow-up's prompt repeats."""
+COUNT_TIMEOUT_S = 2.0
+"""For counting the prompt of an answer that was ended early."""
 STORE_STOPPED_TIMEOUT_S = 5.0
 """For storing what was said before a stop."""
 SIDE = "side"
@@ -195,6 +197,7 @@ class Writer:
                 if delta.fingerprint:
                     draft.params[WEIGHTS] = delta.fingerprint
                 if delta.finish_reason is not None:
+                    draft.preview.end()
                     draft.prompt_tokens = delta.prompt_tokens
                     draft.completion_tokens = delta.completion_tokens
                     yield delta.finish_reason
@@ -202,10 +205,7 @@ class Writer:
                 draft.clock.first_token_s = draft.clock.first_token_s or perf_counter() - begun
                 draft.completion_tokens += 1
                 shown = draft.preview.push(delta.text)
-                raw = draft.preview.raw
-                start = repetition_start(raw, sentence_spans(raw, (0, len(raw))))
-                if start is not None:
-                    draft.preview.raw = raw[:start]
+                if draft.preview.loops:
                     yield "stop"
                     return
                 if shown:
@@ -214,6 +214,8 @@ class Writer:
     async def _conclude(self, draft: _Draft, finish: FinishReason) -> Answer:
         """Check the citations, and store the answer."""
         turn = draft.turn
+        if draft.prompt and not draft.prompt_tokens:
+            draft.prompt_tokens = await self._prompt_tokens(draft)
         raw = neutral(draft.preview.raw, allowed=_texts(turn.sources))
         cited = _citer(turn).cite(raw)
         text, quoted = cited.text, cited.citations
@@ -228,6 +230,14 @@ class Writer:
         draft.params[OWN_WORDS] = len(own)
         text = "\n\n".join(part for part in (own, neutral(appended, allowed=allowed)) if part)
         return await self._save(draft, text, found=True, finish=finish, citations=quoted)
+
+    async def _prompt_tokens(self, draft: _Draft) -> int:
+        """The count of an answer that ended before the engine told it; 0 where nobody can."""
+        try:
+            async with asyncio.timeout(COUNT_TIMEOUT_S):
+                return await self._engine.count_prompt(draft.prompt, model=draft.manner.model)
+        except (EngineError, TimeoutError):
+            return 0
 
     async def _store_stopped(self, draft: _Draft) -> None:
         if not draft.preview.raw.strip():

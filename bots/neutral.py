@@ -8,7 +8,9 @@ verbatim, HTML cannot open a tag, and characters that cannot be seen are dropped
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from storage.text_units import sentence_spans
 
 LINK_REMOVED = "[link removed]"
 MAX_HELD_CHARACTERS = 600
@@ -68,17 +70,29 @@ class Preview:
     Args:
         render: what to show of a text that the model has written so far; for a longer text it must
             begin with the same.
+
+    Attributes:
+        raw: what the model wrote, without what it said a second time.
+        shown: what was returned so far.
+        loops: whether the model has begun to repeat its sentences; more of it says nothing new.
     """
 
     def __init__(self, *, render: Callable[[str], str]) -> None:
         self._render = render
         self.raw = ""
         self.shown = ""
+        self.loops = False
 
     def push(self, text: str) -> str:
         """Add what the model wrote; return what may be shown now, often nothing."""
         self.raw += text
-        return self.show(self._render(self.raw[: self._settled()]))
+        sentences = self._sentences()
+        self._end_at_repetition(sentences[:-1])
+        return self.show(self._render(self.raw[: self._settled(sentences)]))
+
+    def end(self) -> None:
+        """Nothing more comes: the last sentence is whole, and is judged like the others."""
+        self._end_at_repetition(self._sentences())
 
     def show(self, text: str) -> str:
         """Return what `text` adds to what is shown; nothing where it does not continue that."""
@@ -87,26 +101,33 @@ class Preview:
         new, self.shown = text[len(self.shown) :], text
         return new
 
-    def _settled(self) -> int:
-        """End of the text that nothing to come can change the meaning of."""
+    def _sentences(self) -> list[tuple[int, str]]:
+        """Start and words of each sentence; the last one may be incomplete."""
+        return [
+            (start, " ".join(self.raw[start:end].casefold().split()))
+            for start, end in sentence_spans(self.raw, (0, len(self.raw)))
+        ]
+
+    def _end_at_repetition(self, sentences: Sequence[tuple[int, str]]) -> None:
+        seen: set[str] = set()
+        for start, sentence in sentences:
+            if sentence in seen and _is_long(sentence):
+                self.raw, self.loops = self.raw[:start].rstrip(), True
+                return
+            seen.add(sentence)
+
+    def _settled(self, sentences: Sequence[tuple[int, str]]) -> int:
+        """End of the text that nothing to come can change the meaning of, or end before."""
         end = max(self.raw.rfind(" "), self.raw.rfind("\n"))
         if end < 0:
             return 0
+        if sentences:
+            start, last = sentences[-1]
+            if any(_is_long(earlier) and earlier.startswith(last) for _, earlier in sentences[:-1]):
+                end = min(end, len(self.raw[:start].rstrip()))
         opened = _OPEN_LINK.search(self.raw, max(0, end - MAX_HELD_CHARACTERS), end)
         return opened.start() if opened else end
 
 
-def repetition_start(text: str, spans: list[tuple[int, int]]) -> int | None:
-    """Where `text` begins to repeat one of its own sentences; None if it does not.
-
-    Args:
-        text: what was written so far.
-        spans: its sentences; the last one may be incomplete and is not judged.
-    """
-    seen: set[str] = set()
-    for start, end in spans[:-1]:
-        sentence = " ".join(text[start:end].casefold().split())
-        if sentence in seen and len(sentence.split()) >= REPEATED_WORDS:
-            return start
-        seen.add(sentence)
-    return None
+def _is_long(sentence: str) -> bool:
+    return len(sentence.split()) >= REPEATED_WORDS

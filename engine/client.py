@@ -6,7 +6,7 @@ Why httpx and not the `openai` package: that costs 60 MB resident in each proces
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -142,12 +142,29 @@ class EngineClient:
         Raises:
             EngineUnavailable, ModelNotFound: as for `chat`.
         """
+        counts = await self._counts({"model": model, "input": list(texts)})
+        if counts is None:
+            return [len(text) // _CHARS_PER_TOKEN + 1 for text in texts]
+        return counts
+
+    async def count_prompt(self, messages: Sequence[ChatMessage], *, model: str = "live") -> int:
+        """Return the tokens of the prompt that these messages make; an estimate as above.
+
+        Raises:
+            EngineUnavailable, ModelNotFound, InvalidRequest: as for `chat`.
+        """
+        body = {"model": model, "messages": [asdict(message) for message in messages]}
+        counts = await self._counts(body)
+        if counts is None:
+            return sum(len(each.content) // _CHARS_PER_TOKEN + 1 for each in messages)
+        return counts[0]
+
+    async def _counts(self, body: Mapping[str, object]) -> list[int] | None:
+        """What `/tokenize` counts; None on servers without it."""
         async with self._errors_mapped():
-            response = await self._http.post(
-                "/tokenize", json={"model": model, "input": list(texts)}
-            )
+            response = await self._http.post("/tokenize", json=body)
             if response.status_code in (404, 405) and not _is_model_not_found(response):
-                return [len(text) // _CHARS_PER_TOKEN + 1 for text in texts]
+                return None
             await self._check(response)
             return [int(count) for count in response.json()["counts"]]
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bots.neutral import LINK_REMOVED, Preview, neutral, repetition_start
-from storage.text_units import sentence_spans
+from bots.neutral import LINK_REMOVED, Preview, neutral
 
 ALLOWED = "The manual is at https://docs.example.org/manual and nowhere else."
 
@@ -73,10 +72,30 @@ def test_no_stream_ever_shows_a_foreign_address(text: str, size: int) -> None:
     assert "](" not in shown.replace("] (", "")
 
 
-def test_a_loop_is_found_where_it_begins() -> None:
-    once = "The source is a page of text. "
-    text = "It was in 1907. " + once + once + "The"
-    assert repetition_start(text, sentence_spans(text, (0, len(text)))) == len(
-        "It was in 1907. " + once
-    )
-    assert repetition_start(once, sentence_spans(once, (0, len(once)))) is None
+def _streamed(text: str, size: int) -> tuple[str, Preview]:
+    preview = Preview(render=str)
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    shown = ""
+    while pieces and not preview.loops:
+        shown += preview.push(pieces.pop(0))
+    preview.end()
+    return shown, preview
+
+
+@pytest.mark.parametrize("size", [1, 5, 200])
+@pytest.mark.parametrize("after", ["", " The", " The source is", " Then it ended."])
+def test_a_sentence_said_twice_ends_the_text_and_is_shown_once(size: int, after: str) -> None:
+    once = "It was in 1907. The source is a page of text."
+    shown, preview = _streamed(f"{once} The source is a page of text.{after}", size)
+    assert preview.loops
+    assert preview.raw == once
+    assert once.startswith(shown)
+
+
+@pytest.mark.parametrize("size", [1, 5, 200])
+def test_sentences_that_only_begin_alike_are_shown_whole(size: int) -> None:
+    text = "The source is a page of text. The source is a page of text about bridges. Yes. Yes."
+    shown, preview = _streamed(text, size)
+    assert not preview.loops
+    assert preview.raw == text
+    assert shown == text.removesuffix(" Yes.")

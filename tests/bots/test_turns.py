@@ -209,6 +209,27 @@ async def test_a_stop_in_any_process_keeps_what_was_said_and_delivers_it(
     stored = await workplace.conversations.question(turn.message_id, audience=turn.audience)
     assert stored.answer is not None
     assert (stored.answer.id, stored.answer.text) == (answer.id, answer.text)
+    assert stored.answer.prompt_tokens > 50
+
+
+async def test_a_model_that_repeats_itself_is_ended_and_shown_once(
+    workplace: Workplace, add_document: AddDocument, first: ScriptedModel
+) -> None:
+    await add_document("handbook.md", HANDBOOK)
+    once = "Full-time employees receive 27 days of paid leave each year."
+    first.script = lambda prompt: " ".join([once] * 40)
+    turns, screen = _turns(workplace), Screen()
+    await turns.accept(await _question(workplace, "m1"), place=PLACE_OF_ADA)
+    async with _running(turns, screen):
+        await screen.until(screen.answers)
+    [answer] = screen.answers()
+    assert (answer.text, answer.finish_reason) == (f"{once} [1]", "stop")
+    assert screen.text() == answer.text
+    [turn] = screen.turns
+    stored = await workplace.conversations.question(turn.message_id, audience=turn.audience)
+    assert stored.answer is not None
+    # The model was left before it told its usage: the engine counted.
+    assert stored.answer.prompt_tokens == answer.prompt_tokens > 50
 
 
 async def test_a_stop_outlives_the_process_that_was_to_answer(

@@ -27,9 +27,8 @@ from engine.errors import (
 from engine.manifest import Manifest
 from tests.engine.serving import EngineProcess
 
-QUESTION: list[ChatCompletionMessageParam] = [
-    {"role": "user", "content": "Who wrote the report in 2023?"}
-]
+ASKED = "Who wrote the report in 2023?"
+QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": ASKED}]
 LONG = 900  # new tokens that keep the tiny model busy for a while
 
 
@@ -293,6 +292,8 @@ async def test_tokens_are_counted_as_the_server_will_count_them(
     counted = await post(f"{engine.url}/tokenize", {"model": "live", "messages": QUESTION})
     assert completion.usage is not None
     assert counted.json() == {"counts": [completion.usage.prompt_tokens], "max_model_len": 1024}
+    asked = [ChatMessage(role="user", content=ASKED)]
+    assert await ours.count_prompt(asked) == completion.usage.prompt_tokens
     counts = await ours.count_tokens(["", "a", "a report"])
     assert counts[0] == 0
     assert counts[1] == 1 < counts[2]
