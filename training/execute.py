@@ -3,7 +3,7 @@
 `python -m training execute <folder>` begins where the run's folder ends: every part leaves a file
 that says it is done, so a killed run loses the steps since its last checkpoint and nothing else.
 Exit codes: 0 done, `result.json` says what came out; 3 it cannot succeed, `failure.json` says why
-and what to do; 130 it was asked to stop, and goes on when it is started again.
+and what to do; 130 a stage was asked to stop, and goes on when it is started again.
 """
 
 import json
@@ -35,9 +35,8 @@ def execute(folder: Path, *, judge_api_key: SecretStr | None) -> int:
     try:
         plan = Plan.read(folder)
         _limit_memory(plan.memory_mb)
-        with cancelled_by_signal() as cancelled, memory_errors():
-            events = Events(file=folder / EVENTS)
-            result = _execute(plan, folder, events, cancelled, judge_api_key)
+        with memory_errors():
+            result = _execute(plan, folder, Events(file=folder / EVENTS), judge_api_key)
     except RunCancelled:
         return EXIT_STOPPED
     except (TrainingError, EngineError) as error:
@@ -62,20 +61,21 @@ def _execute(
     plan: Plan,
     folder: Path,
     events: Events,
-    cancelled: Callable[[], bool],
     judge_api_key: SecretStr | None,
 ) -> Mapping[str, Any]:
     events.tell(stage="prepare", note="Loading the base model.")
     weights = base_weights(plan.base, home=plan.home)
-    results = _stages(plan, folder, weights, events, cancelled)
+    # Only a stage has something to write down when it is asked to stop; everything else just ends.
+    with cancelled_by_signal() as cancelled:
+        results = _stages(plan, folder, weights, events, cancelled)
+        if cancelled():
+            raise RunCancelled("The run was cancelled.")
     policy = _policy(results)
     if policy is None:
         # A reward model alone answers nobody: there is nothing to judge or to serve.
         return {"outcome": "no policy", "reasons": [], "stages": _told(results)}
     events.tell(stage="artifact", note="Merging the adapter and quantizing.")
     model = artifact.make(plan, folder, weights=weights, adapter=policy)
-    if cancelled():
-        raise RunCancelled("The run was cancelled.")
     events.tell(stage="gate", note="Comparing with the model that is live.")
     report = gate.judge(
         plan,

@@ -21,6 +21,7 @@ from tests.training.conftest import MODEL, Rates, processes_of
 from training.plan import Plan
 from training.serving import ModelSwitch
 from training.settings import TrainingProcessSettings
+from training.supervision import CANCEL_S
 from training.worker import TrainingWorker
 
 TIMEOUT_S = 120.0
@@ -186,6 +187,20 @@ async def test_a_run_is_cancelled_while_it_trains_and_a_rollback_does_not_wait_f
         assert await runs.cancel(run_id, by=None)
         run = await until(pool, run_id, ended)
     assert run.status == "cancelled"
+
+
+async def test_a_run_that_is_cancelled_while_its_model_is_judged_ends_at_once(
+    pool: Pool, team: Team, rate: Rates, working: Working
+) -> None:
+    await rate(40)
+    run_id = await queued(pool, team, recipe={**RECIPE, "max_steps": 2})
+    async with working():
+        await until(pool, run_id, lambda run: run.stage == "gate")
+        assert await Runs(pool).cancel(run_id, by=None)
+        async with asyncio.timeout(CANCEL_S / 4):
+            run = await until(pool, run_id, ended)
+    assert run.status == "cancelled"
+    assert await ModelVersions(pool).list(team.general.workspace_id) == []
 
 
 async def test_versions_are_promoted_and_taken_back_without_losing_a_request(
