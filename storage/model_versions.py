@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from storage.audit import add_entry
 from storage.identity import MemberId, WorkspaceId
+from storage.notices import NewNotice, add_notice
 from storage.pool import Connection, Pool, one_row
 from storage.runs import RunId
 
@@ -266,8 +267,14 @@ class ModelVersions:
                 {"share": share},
             )
 
-    async def promote(self, version_id: VersionId, *, by: MemberId | None) -> None:
-        """Let a version answer the whole workspace; the one that did is retired."""
+    async def promote(
+        self, version_id: VersionId, *, by: MemberId | None, notice: NewNotice | None = None
+    ) -> None:
+        """Let a version answer the whole workspace; the one that did is retired.
+
+        Args:
+            notice: left with it: either both are stored or none.
+        """
         async with self._pool.connection() as connection:
             version = await _locked(connection, version_id)
             await connection.execute(
@@ -281,6 +288,8 @@ class ModelVersions:
                 [version_id],
             )
             await _note(connection, version.workspace_id, by, "version_promoted", version_id, {})
+            if notice is not None:
+                await add_notice(connection, notice)
 
     async def roll_back(
         self,
@@ -290,6 +299,7 @@ class ModelVersions:
         to: VersionId | None,
         by: MemberId | None,
         why: str,
+        notice: NewNotice | None = None,
     ) -> bool:
         """Take a version out of service.
 
@@ -297,6 +307,7 @@ class ModelVersions:
             was: what it is believed to be.
             to: the version that answers instead, where it was live; None = the settings' model.
             why: in words, for the audit.
+            notice: left with it: either both are stored or none.
 
         Returns:
             False where it is something else meanwhile; nothing changed.
@@ -324,6 +335,8 @@ class ModelVersions:
                 version_id,
                 {"why": why, "to": str(to) if to else None},
             )
+            if notice is not None:
+                await add_notice(connection, notice)
             return True
 
 

@@ -42,44 +42,56 @@ class Notice:
     picture: bytes | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewNotice:
+    """What is to be told of a run, in the place where it was asked for.
+
+    Attributes:
+        about: what of the run is told, which is told once.
+        picture: PNG; None for none.
+        learnt: for a run that no chat asked for: the training whose raters are told, in the channel
+            where most of what it learnt from was asked. None = nobody is.
+    """
+
+    run: StoredRun
+    text: str
+    about: About
+    picture: bytes | None = None
+    learnt: RunId | None = None
+
+
+async def add_notice(connection: Connection, notice: NewNotice) -> bool:
+    """Leave a notice in the caller's transaction; the same again is left out.
+
+    Returns:
+        Whether there is a place for it and it was not left before.
+    """
+    run = notice.run
+    place: Mapping[str, str] | None = run.place
+    if "platform" not in run.place:
+        learnt = notice.learnt
+        place = await _busiest_place(connection, learnt) if learnt is not None else None
+    if place is None:
+        return False
+    kept = {key: place[key] for key in ("workspace", "channel", "thread") if key in place}
+    added = await connection.execute(
+        "INSERT INTO notices (run_id, about, platform, place, text, picture)"
+        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        [run.id, notice.about, place["platform"], Jsonb(kept), notice.text, notice.picture],
+    )
+    return added.rowcount > 0
+
+
 class Notices:
     """The store of notices. All of it may raise StorageUnavailable, safe to retry."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def add(
-        self,
-        run: StoredRun,
-        text: str,
-        *,
-        about: About,
-        picture: bytes | None = None,
-        learnt: RunId | None = None,
-    ) -> bool:
-        """Leave a notice for the place where a run was asked for; the same again is left out.
-
-        Args:
-            about: what of the run is told, which is told once.
-            learnt: for a run that no chat asked for: the training whose raters are told, in the
-                channel where most of what it learnt from was asked. None = nobody is.
-
-        Returns:
-            Whether there is a place for it and it was not left before.
-        """
+    async def add(self, notice: NewNotice) -> bool:
+        """Leave a notice by itself; see `add_notice`."""
         async with self._pool.connection() as connection:
-            place: Mapping[str, str] | None = run.place
-            if "platform" not in run.place:
-                place = await _busiest_place(connection, learnt) if learnt is not None else None
-            if place is None:
-                return False
-            kept = {key: place[key] for key in ("workspace", "channel", "thread") if key in place}
-            added = await connection.execute(
-                "INSERT INTO notices (run_id, about, platform, place, text, picture)"
-                " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                [run.id, about, place["platform"], Jsonb(kept), text, picture],
-            )
-            return added.rowcount > 0
+            return await add_notice(connection, notice)
 
     async def due(self, platform: str, *, limit: int = 10) -> Sequence[Notice]:
         """The oldest notices of a platform that are due.

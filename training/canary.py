@@ -12,13 +12,14 @@ from typing import Final
 from engine.errors import EngineError
 from storage.errors import StorageUnavailable
 from storage.model_versions import ModelVersion
+from storage.notices import About, NewNotice, Notices
 from storage.pool import Pool
-from storage.runs import Runs
+from storage.runs import Runs, StoredRun
 from storage.settings import TrainingSettings
 from training import reports
 from training.errors import TrainingError
 from training.sequential import Standing, Vote, standing
-from training.serving import ModelSwitch
+from training.serving import ModelSwitch, Promotion
 from training.telling import Telling
 
 logger = logging.getLogger(__name__)
@@ -67,18 +68,28 @@ class CanaryWatch:
             if each.model in (version.name, live_name)
         ]
         now = standing(votes)
-        telling = Telling(pool=self.pool)
+        run = await Runs(self.pool).get(version.run_id) if version.run_id is not None else None
         if now.verdict == "worse":
             why = f"people like its answers less ({now.votes} votes)"
-            if await self.switch.end_trial(version, by=None, why=why):
-                told = {"version": version.name, "now": live_name, "why": why}
-                await telling.trial(version, reports.rolled_back(told), about="rolled back")
+            told = {"version": version.name, "now": live_name, "why": why}
+            notice = _of_trial(run, reports.rolled_back(told), about="rolled back")
+            await self.switch.end_trial(version, by=None, why=why, notice=notice)
         elif now.verdict == "better" and self.settings.promote == "auto":
-            promoted = await self.switch.promote(version.workspace_id, version.name, by=None)
-            run = await Runs(self.pool).get(version.run_id) if version.run_id is not None else None
+            notice = None
             if run is not None:
-                await telling.promotion(run, promoted, by=f"{now.votes} live votes")
+                promotion = Promotion(version=version, before=live)
+                by = f"{now.votes} live votes"
+                notice = await Telling(pool=self.pool).promotion(run, promotion, by=by)
+            await self.switch.promote(version.workspace_id, version.name, by=None, notice=notice)
         elif now.verdict == "better":
-            text = reports.better(version, votes=now.votes)
-            await telling.trial(version, text, about="better")
+            asks = _of_trial(run, reports.better(version, votes=now.votes), about="better")
+            if asks is not None:
+                await Notices(self.pool).add(asks)
         return now
+
+
+def _of_trial(run: StoredRun | None, text: str, *, about: About) -> NewNotice | None:
+    """What live votes say of a version, for where its training was asked for."""
+    if run is None:
+        return None
+    return NewNotice(run=run, text=text, about=about, learnt=run.id)

@@ -14,6 +14,7 @@ from engine.client import EngineClient
 from engine.errors import EngineError
 from storage.identity import MemberId, WorkspaceId
 from storage.model_versions import ModelVersion, ModelVersions, is_version, live_alias
+from storage.notices import NewNotice
 from training.errors import TrainingError
 
 logger = logging.getLogger(__name__)
@@ -55,12 +56,18 @@ class ModelSwitch:
         logger.info("canary started", extra={"action": "canary_started", "model": version.name})
 
     async def promote(
-        self, workspace_id: WorkspaceId, name: str | None, *, by: MemberId | None
+        self,
+        workspace_id: WorkspaceId,
+        name: str | None,
+        *,
+        by: MemberId | None,
+        notice: NewNotice | None = None,
     ) -> Promotion:
         """Let a version answer the whole workspace.
 
         Args:
             name: of the version; None = the one that is tried, else the newest candidate.
+            notice: left with the promotion, where no run does it again after a crash.
 
         Raises:
             TrainingError: there is none that may answer.
@@ -69,7 +76,7 @@ class ModelSwitch:
         before = (await self.versions.serving(workspace_id)).live
         await self._load(version)
         await self.engine.alias(live_alias(workspace_id), version.name)
-        await self.versions.promote(version.id, by=by)
+        await self.versions.promote(version.id, by=by, notice=notice)
         if before is not None and before.id != version.id:
             logger.info("retired", extra={"action": "version_retired", "model": before.name})
         logger.info("promoted", extra={"action": "version_promoted", "model": version.name})
@@ -107,13 +114,25 @@ class ModelSwitch:
         logger.info("rolled back", extra={"action": "rolled_back", "model": serving.live.name})
         return {"version": serving.live.name, "now": _name(before), "why": why}
 
-    async def end_trial(self, version: ModelVersion, *, by: MemberId | None, why: str) -> bool:
+    async def end_trial(
+        self,
+        version: ModelVersion,
+        *,
+        by: MemberId | None,
+        why: str,
+        notice: NewNotice | None = None,
+    ) -> bool:
         """Take a tried version out of service.
+
+        Args:
+            notice: left with it, as for `promote`.
 
         Returns:
             False where it is not tried any more: somebody promoted it, or took it back, before.
         """
-        ended = await self.versions.roll_back(version.id, was="canary", to=None, by=by, why=why)
+        ended = await self.versions.roll_back(
+            version.id, was="canary", to=None, by=by, why=why, notice=notice
+        )
         if ended:
             await self._unload(version)
             logger.info("trial ended", extra={"action": "rolled_back", "model": version.name})

@@ -1,4 +1,4 @@
-"""Leaves notices of runs and versions for the chats, each with a picture of what was measured."""
+"""Writes notices of runs and versions for the chats, each with a picture of what was measured."""
 
 import logging
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.model_versions import ModelVersion
-from storage.notices import About, Notices
+from storage.notices import About, NewNotice
 from storage.pool import Pool
 from storage.runs import RunId, Runs, StoredRun
 from training import pictures, reports
@@ -18,48 +18,40 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Telling:
-    """Tells the place of a run; all of it may raise StorageUnavailable, safe to repeat."""
+    """Words for the place of a run; all of it may raise StorageUnavailable, safe to repeat."""
 
     pool: Pool
 
-    async def of(
+    async def made(
+        self, run: StoredRun, version: ModelVersion, result: Mapping[str, Any], *, share: float
+    ) -> NewNotice:
+        """A training that made a version, which answers this share of the threads from now on."""
+        learnt = await Runs(self.pool).ratings_behind(run.id)
+        return await self._pictured(
+            run, reports.made(result, learnt=learnt, tried=share), version, about="ended"
+        )
+
+    async def promotion(self, run: StoredRun, promoted: Promotion, *, by: str) -> NewNotice:
+        """A version that answers everybody: how many ratings made it, and how it compares."""
+        version = promoted.version
+        votes = await Runs(self.pool).ratings_behind(version.run_id) if version.run_id else 0
+        text = reports.promoted(version, before=promoted.before, votes=votes, by=by)
+        return await self._pictured(run, text, version, about="promoted", learnt=version.run_id)
+
+    async def _pictured(
         self,
         run: StoredRun,
         text: str,
+        version: ModelVersion,
         *,
-        about: About = "ended",
-        title: str = "",
-        gate: Mapping[str, Any] | None = None,
+        about: About,
         learnt: RunId | None = None,
-    ) -> None:
-        """Leave one notice; see `Notices.add`.
-
-        Args:
-            gate: what the gate measured, for a picture under `title`.
-        """
+    ) -> NewNotice:
+        """A notice with what the gate measured, where there is anybody to look at it."""
         picture = None
-        if gate and gate.get("figures") and (run.place or learnt):
+        if version.gate.get("figures") and (run.place or learnt):
             try:
-                picture = await pictures.gate(title, gate)
+                picture = await pictures.gate(f"v{version.number}", version.gate)
             except (TimeoutError, BrokenProcessPool):
                 logger.warning("no picture was drawn", extra={"action": "picture_failed"})
-        await Notices(self.pool).add(run, text, about=about, picture=picture, learnt=learnt)
-
-    async def promotion(self, run: StoredRun, promoted: Promotion, *, by: str) -> None:
-        """Tell that a version answers everybody: how many ratings made it, and how it compares."""
-        version = promoted.version
-        votes = await Runs(self.pool).ratings_behind(version.run_id) if version.run_id else 0
-        await self.of(
-            run,
-            reports.promoted(version, before=promoted.before, votes=votes, by=by),
-            about="promoted",
-            title=f"v{version.number}",
-            gate=version.gate,
-            learnt=version.run_id,
-        )
-
-    async def trial(self, version: ModelVersion, text: str, *, about: About) -> None:
-        """Tell what live votes say of a version, where its training was asked for."""
-        run = await Runs(self.pool).get(version.run_id) if version.run_id is not None else None
-        if run is not None:
-            await self.of(run, text, about=about, learnt=run.id)
+        return NewNotice(run=run, text=text, about=about, picture=picture, learnt=learnt)

@@ -25,7 +25,7 @@ from feedback.rows import Row
 from feedback.rules import Rules
 from storage.errors import StorageError
 from storage.model_versions import ModelVersions, version_name
-from storage.notices import PERSON
+from storage.notices import PERSON, NewNotice, Notices
 from storage.outages import outlive_outages
 from storage.pool import Pool
 from storage.queue import Worker
@@ -68,6 +68,7 @@ class TrainingWorker:
     def __post_init__(self) -> None:
         self.runs = Runs(self.pool)
         self._versions = ModelVersions(self.pool)
+        self._notices = Notices(self.pool)
         self._telling = Telling(pool=self.pool)
 
     async def work(self) -> None:
@@ -114,7 +115,8 @@ class TrainingWorker:
             await self._fail(run, f"The disk refuses: {error}.", "Make room.")
 
     async def _fail(self, run: StoredRun, failure: str, advice: str | None) -> None:
-        await self._telling.of(run, reports.failed(failure, advice))
+        text = reports.failed(failure, advice)
+        await self._notices.add(NewNotice(run=run, text=text, about="ended"))
         await self.runs.end(run.id, "failed", failure=failure, advice=advice)
 
     async def _gave_up(self, job: Job, died: bool) -> None:
@@ -130,7 +132,7 @@ class TrainingWorker:
                 promoted = await self.switch.promote(
                     run.workspace_id, run.parameters.get("version"), by=run.member_id
                 )
-                await self._telling.promotion(run, promoted, by=PERSON)
+                await self._notices.add(await self._telling.promotion(run, promoted, by=PERSON))
                 await self.runs.end(run.id, "succeeded", result=promoted.told())
             case "rollback":
                 told = await self.switch.roll_back(
@@ -139,7 +141,8 @@ class TrainingWorker:
                     by=run.member_id,
                     why="an administrator asked for it",
                 )
-                await self._telling.of(run, reports.rolled_back(told), about="rolled back")
+                text = reports.rolled_back(told)
+                await self._notices.add(NewNotice(run=run, text=text, about="rolled back"))
                 await self.runs.end(run.id, "succeeded", result=told)
             case "train":
                 await self._train(run)
@@ -243,9 +246,7 @@ class TrainingWorker:
         if version.status == "candidate" and share > 0:
             await self.switch.try_out(version, share=share)
         result |= {"version": plan.name, "versions": plan.versions, "code": plan.code}
-        learnt = await self.runs.ratings_behind(run.id)
-        text = reports.made(result, learnt=learnt, tried=share)
-        await self._telling.of(run, text, title=f"v{version.number}", gate=result["gate"])
+        await self._notices.add(await self._telling.made(run, version, result, share=share))
         await self.runs.end(run.id, "succeeded", result=result)
 
 

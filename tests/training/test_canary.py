@@ -9,6 +9,7 @@ from typing import Literal
 from uuid import uuid4
 
 import pytest
+from psycopg.errors import CheckViolation
 
 from engine.client import EngineClient, ModelInfo
 from engine.errors import ModelCorrupt
@@ -22,7 +23,7 @@ from storage.model_versions import (
     live_alias,
     version_name,
 )
-from storage.notices import MAX_ATTEMPTS, PERSON, Notices
+from storage.notices import MAX_ATTEMPTS, PERSON, NewNotice, Notices
 from storage.places import Places
 from storage.pool import Pool
 from storage.runs import Recipe, RunRow, Runs, StoredRun
@@ -80,29 +81,31 @@ def watch(pool: Pool, engine: Engine) -> Callable[..., CanaryWatch]:
     return make
 
 
-@pytest.fixture
-async def tried(pool: Pool, team: Team, watch: Callable[..., CanaryWatch]) -> ModelVersion:
-    """A candidate that answers half of the threads."""
+async def made(pool: Pool, team: Team, number: int, **place: str) -> ModelVersion:
+    """A candidate of a run that was asked for there."""
     workspace = team.general.workspace_id
     run = await Runs(pool).queue(
-        Recipe(kind="train", parameters={}),
-        workspace_id=workspace,
-        by=None,
-        place={"platform": "slack", "channel": "C1"},
+        Recipe(kind="train", parameters={}), workspace_id=workspace, by=None, place=place
     )
-    version = await ModelVersions(pool).add(
+    return await ModelVersions(pool).add(
         workspace_id=workspace,
-        number=1,
-        name=version_name(workspace, 1),
+        number=number,
+        name=version_name(workspace, number),
         run_id=run,
         parent_id=None,
-        directory=Path("/models/one"),
+        directory=Path(f"/models/{number}"),
         sha256="0",
         snapshot_sha256="0",
         recipe={},
         gate={},
         accepted=True,
     )
+
+
+@pytest.fixture
+async def tried(pool: Pool, team: Team, watch: Callable[..., CanaryWatch]) -> ModelVersion:
+    """A candidate that answers half of the threads."""
+    version = await made(pool, team, 1, platform="slack", channel="C1")
     await watch().switch.try_out(version, share=0.5)
     found = await ModelVersions(pool).get(version.id)
     assert found is not None
@@ -197,6 +200,29 @@ async def test_a_better_version_is_promoted_or_an_administrator_is_asked_once(
     assert "v1 answers everybody now" in told.text and "promoted by 60 live votes" in told.text
 
 
+async def test_what_cannot_be_told_is_not_done_and_the_next_look_does_both(
+    pool: Pool, team: Team, watch: Callable[..., CanaryWatch], tried: ModelVersion, vote: Votes
+) -> None:
+    for _ in range(30):
+        await vote(BASE, -1, 1)
+        await vote(tried.name, 1, 1)
+    versions, workspace = ModelVersions(pool), team.general.workspace_id
+
+    async def change(rule: str) -> None:
+        async with pool.connection() as connection:
+            await connection.execute(f"ALTER TABLE notices {rule}")
+
+    await change("ADD CONSTRAINT refused CHECK (false)")
+    with pytest.raises(CheckViolation):
+        await watch(promote="auto").look(tried)
+    assert (await versions.serving(workspace)).live is None
+    await change("DROP CONSTRAINT refused")
+    await watch(promote="auto").look(tried)
+    live = (await versions.serving(workspace)).live
+    assert live is not None and live.id == tried.id
+    assert len(await Notices(pool).due("slack")) == 1
+
+
 async def test_a_promoted_version_is_not_taken_back_for_the_votes_of_its_trial(
     team: Team, watch: Callable[..., CanaryWatch], tried: ModelVersion, engine: Engine
 ) -> None:
@@ -236,22 +262,7 @@ async def test_what_answers_nobody_leaves_the_engine_unless_a_place_names_it(
 ) -> None:
     switch, workspace = watch().switch, team.general.workspace_id
     assert team.general.channel_id is not None and team.general.member_id is not None
-    run = await Runs(pool).queue(
-        Recipe(kind="train", parameters={}), workspace_id=workspace, by=None, place={}
-    )
-    second = await switch.versions.add(
-        workspace_id=workspace,
-        number=2,
-        name=version_name(workspace, 2),
-        run_id=run,
-        parent_id=None,
-        directory=Path("/models/two"),
-        sha256="0",
-        snapshot_sha256="0",
-        recipe={},
-        gate={},
-        accepted=True,
-    )
+    second = await made(pool, team, 2)
     await switch.promote(workspace, tried.name, by=None)
     await switch.promote(workspace, second.name, by=None)
     await switch.unload_unused()
@@ -284,8 +295,8 @@ async def test_a_notice_is_offered_with_pauses_until_it_is_told_or_given_up(
     pool: Pool, tried: ModelVersion
 ) -> None:
     notices, run = Notices(pool), await run_of(pool, tried)
-    assert await notices.add(run, "hello", about="better")
-    assert not await notices.add(run, "hello again", about="better")
+    assert await notices.add(NewNotice(run=run, text="hello", about="better"))
+    assert not await notices.add(NewNotice(run=run, text="hello again", about="better"))
     offered = []
     for _ in range(MAX_ATTEMPTS + 1):
         offered.append(len(await notices.due("slack")))
@@ -312,11 +323,11 @@ async def test_raters_hear_of_a_run_that_no_chat_asked_for(
     await Runs(pool).learn_from(tried.run_id, snapshot_sha256="0", rows=rows)
     run = await run_of(pool, tried)
     notices = Notices(pool)
-    assert not await notices.add(run, "It failed.", about="ended")
+    assert not await notices.add(NewNotice(run=run, text="It failed.", about="ended"))
 
-    promoted = Promotion(version=tried, before=None)
-    await Telling(pool=pool).trial(tried, reports.better(tried, votes=9), about="better")
-    await Telling(pool=pool).promotion(run, promoted, by=PERSON)
+    assert await notices.add(NewNotice(run=run, text="Better.", about="better", learnt=run.id))
+    promotion = Promotion(version=tried, before=None)
+    assert await notices.add(await Telling(pool=pool).promotion(run, promotion, by=PERSON))
 
     better, told = await notices.due("web")
     assert better.place == told.place == {"workspace": "T", "channel": "general"}

@@ -2,7 +2,7 @@
 
 from bots.discord_bot import notices
 from bots.discord_bot.context import SURFACE
-from storage.notices import PERSON, Notices
+from storage.notices import PERSON, NewNotice, Notices
 from storage.pool import Pool
 from storage.runs import Recipe, Runs
 from tests.bots.discord_bot.stage import Stage, hearing
@@ -25,7 +25,7 @@ async def test_a_promotion_is_one_message_with_its_picture(stage: Stage, pool: P
     run = await Runs(pool).get(run_id)
     assert run is not None
     text = f"Your 212 votes made v7; promoted by {PERSON}. It replaces v6."
-    await Notices(pool).add(run, text, about="promoted", picture=b"\x89PNG")
+    await Notices(pool).add(NewNotice(run=run, text=text, about="promoted", picture=b"\x89PNG"))
     (notice,) = await Notices(pool).due(SURFACE)
 
     await notices.post(stage.context, notice)

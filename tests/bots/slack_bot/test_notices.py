@@ -9,7 +9,7 @@ import pytest
 from bots.notices import tell_for_ever
 from bots.slack_bot import notices
 from bots.slack_bot.context import SURFACE
-from storage.notices import PERSON, Notices
+from storage.notices import PERSON, NewNotice, Notices
 from storage.pool import Pool
 from storage.runs import Recipe, Runs
 from tests.bots.conftest import running
@@ -41,7 +41,7 @@ async def told(stage: Stage, pool: Pool, ana: Person, team: Channel) -> Message:
     )
     run = await Runs(pool).get(run_id)
     assert run is not None
-    await Notices(pool).add(run, TEXT, about="promoted", picture=PICTURE)
+    await Notices(pool).add(NewNotice(run=run, text=TEXT, about="promoted", picture=PICTURE))
 
     def reply() -> Message | None:
         return next((each for each in team.messages.values() if each.thread_ts == head.ts), None)
