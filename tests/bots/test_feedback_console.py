@@ -16,7 +16,7 @@ from storage.members import Members
 from storage.places import Places
 from storage.pool import open_pool
 from storage.settings import DatabaseSettings
-from tests.feedback.conftest import answers_on
+from tests.feedback.conftest import answers_on, compared
 
 KEY = Fernet.generate_key().decode()
 
@@ -41,13 +41,7 @@ async def _rate(url: str, *, workspaces: int = 1) -> Audience:
                 audience.channel_id, {"consent_to_train": True}, by=audience.member_id
             )
             asked = await answered(audience, "good@1", "bad@1")
-            comparison_id = await feedback.open_comparison(
-                message_id=asked.message_id,
-                audience=audience,
-                answers=(asked.answers[0], asked.answers[1]),
-                shown_order=(0, 1),
-            )
-            await feedback.compare(comparison_id=comparison_id, audience=audience, winner="left")
+            await compared(feedback, audience, asked, "left")
             await feedback.correct(
                 answer_id=asked.answers[0], audience=audience, text="In November."
             )

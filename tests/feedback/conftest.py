@@ -11,6 +11,7 @@ from feedback import Feedback
 from storage.conversations import AnswerSource, Conversations
 from storage.identity import AnswerId, Audience, Keys, MessageId
 from storage.pool import Pool
+from storage.ratings import ComparisonId, Winner
 from tests.storage.conftest import documents as documents
 from tests.storage.conftest import files_dir as files_dir
 from tests.storage.conftest import keys as keys
@@ -80,6 +81,26 @@ def answers_on(conversations: Conversations) -> Answers:
         return Answered(message_id=message_id, answers=tuple(answers))
 
     return answered
+
+
+async def compared(
+    feedback: Feedback,
+    audience: Audience,
+    asked: Answered,
+    winner: Winner | None = None,
+    *,
+    shown_order: tuple[int, int] = (0, 1),
+) -> ComparisonId:
+    """Show a question's first two answers side by side, and judge them where a winner is named."""
+    comparison_id = await feedback.open_comparison(
+        message_id=asked.message_id,
+        audience=audience,
+        answers=(asked.answers[0], asked.answers[1]),
+        shown_order=shown_order,
+    )
+    if winner is not None:
+        await feedback.compare(comparison_id=comparison_id, audience=audience, winner=winner)
+    return comparison_id
 
 
 async def rows(pool: Pool, statement: str) -> list[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ from storage.identity import AnswerId, Audience
 from storage.members import Members
 from storage.places import Places
 from storage.pool import Pool
-from tests.feedback.conftest import Answers, outbox, rows
+from tests.feedback.conftest import Answers, compared, outbox, rows
 from tests.storage.conftest import Team
 
 
@@ -73,9 +73,7 @@ async def test_ids_that_the_audience_may_not_read_are_refused(
 ) -> None:
     mine = await answered(team.ada, "a", "b")
     left, right = mine.answers
-    comparison = await feedback.open_comparison(
-        message_id=mine.message_id, audience=team.ada, answers=(left, right), shown_order=(0, 1)
-    )
+    comparison = await compared(feedback, team.ada, mine)
     other = await answered(team.general)
     for audience in (team.bob, team.general, team.secret):
         for attempt in (
@@ -192,13 +190,8 @@ async def test_a_comparison_does_not_undo_a_regenerated_answer(
     feedback: Feedback, answered: Answers, conversations: Conversations, team: Team
 ) -> None:
     asked = await answered(team.general, "small", "large", "newer")
-    small, large, newer = asked.answers
-    comparison = await feedback.open_comparison(
-        message_id=asked.message_id,
-        audience=team.general,
-        answers=(small, large),
-        shown_order=(0, 1),
-    )
+    newer = asked.answers[2]
+    comparison = await compared(feedback, team.general, asked)
     await conversations.make_current(newer, audience=team.general)
     await feedback.compare(comparison_id=comparison, audience=team.general, winner="right")
     turn = await conversations.question(asked.message_id, audience=team.general)

@@ -13,7 +13,7 @@ from storage.members import Forgotten, forget
 from storage.places import Places
 from storage.pool import Pool
 from storage.runs import Recipe, Runs
-from tests.feedback.conftest import Answers, outbox, rows
+from tests.feedback.conftest import Answers, compared, outbox, rows
 from tests.storage.conftest import Puts, Team
 
 
@@ -45,12 +45,7 @@ async def test_the_outbox_is_told_of_rated_answers_that_lose_a_document(
     ]
     await feedback.vote(answer_id=voted.answers[0], audience=team.general, value=1)
     await feedback.vote(answer_id=other.answers[0], audience=team.general, value=1)
-    comparison = await feedback.open_comparison(
-        message_id=unrated.message_id,
-        audience=team.general,
-        answers=(unrated.answers[0], unrated.answers[1]),
-        shown_order=(0, 1),
-    )
+    comparison = await compared(feedback, team.general, unrated)
     await deliver(pool)
     await documents.delete(document.id, audience=team.general)
     assert set(await outbox(pool)) == {voted.answers[0], comparison}
@@ -79,13 +74,7 @@ async def test_a_forgotten_person_leaves_only_questions_in_channels_without_a_na
     await feedback.vote(answer_id=public.answers[0], audience=team.general, value=-1)
     await feedback.vote(answer_id=public.answers[0], audience=bob, value=1)
     await feedback.correct(answer_id=public.answers[0], audience=team.general, text="In May.")
-    comparison = await feedback.open_comparison(
-        message_id=public.message_id,
-        audience=team.general,
-        answers=(public.answers[0], public.answers[1]),
-        shown_order=(0, 1),
-    )
-    await feedback.compare(comparison_id=comparison, audience=team.general, winner="tie")
+    comparison = await compared(feedback, team.general, public, "tie")
     await deliver(pool)
     await Runs(pool).queue(
         Recipe(kind="train", parameters={}),

@@ -15,7 +15,7 @@ from storage.places import Places
 from storage.pool import Pool
 from storage.rated import Judgement, RatedComparison
 from storage.ratings import ComparisonId, Winner
-from tests.feedback.conftest import Answers
+from tests.feedback.conftest import Answers, compared
 from tests.feedback.test_rows import ANA, AT, BEN, CLEO, answer, vote
 from tests.storage.conftest import Team
 
@@ -79,13 +79,7 @@ async def test_a_quarantined_voter_leaves_rankings_and_rows_until_released(
         audience.channel_id, {"consent_to_train": True}, by=audience.member_id
     )
     asked = await answered(audience, "a@1", "b@1")
-    comparison_id = await feedback.open_comparison(
-        message_id=asked.message_id,
-        audience=audience,
-        answers=(asked.answers[0], asked.answers[1]),
-        shown_order=(0, 1),
-    )
-    await feedback.compare(comparison_id=comparison_id, audience=audience, winner="left")
+    await compared(feedback, audience, asked, "left")
 
     async def counted() -> tuple[int, int]:
         board = await feedback.ranking(workspace_id=audience.workspace_id)

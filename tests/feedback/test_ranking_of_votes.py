@@ -11,7 +11,7 @@ from storage.conversations import Conversations
 from storage.curations import Curation, Curations
 from storage.pool import Pool
 from storage.ratings import Winner
-from tests.feedback.conftest import Answers
+from tests.feedback.conftest import Answers, compared
 from tests.feedback.test_curations import FAY, curated, word
 from tests.feedback.test_rankings import battle
 from tests.storage.conftest import Team
@@ -25,16 +25,12 @@ async def test_votes_of_a_channel_become_its_ranking(
     for number in range(MIN_VOTES + 2):
         asked = await answered(team.general, "good@1", "bad@1")
         left = number % 2
-        comparison_id = await feedback.open_comparison(
-            message_id=asked.message_id,
-            audience=team.general,
-            answers=(asked.answers[0], asked.answers[1]),
+        await compared(
+            feedback,
+            team.general,
+            asked,
+            "left" if left == 0 else "right",
             shown_order=(left, 1 - left),
-        )
-        await feedback.compare(
-            comparison_id=comparison_id,
-            audience=team.general,
-            winner="left" if left == 0 else "right",
         )
     everywhere = await feedback.ranking(workspace_id=team.general.workspace_id)
     here = await feedback.ranking(
@@ -95,13 +91,7 @@ async def test_a_curators_choice_counts_before_a_members(
     feedback: Feedback, answered: Answers, team: Team, pool: Pool
 ) -> None:
     asked = await answered(team.general, "good@1", "bad@1")
-    comparison_id = await feedback.open_comparison(
-        message_id=asked.message_id,
-        audience=team.general,
-        answers=(asked.answers[0], asked.answers[1]),
-        shown_order=(0, 1),
-    )
-    await feedback.compare(comparison_id=comparison_id, audience=team.general, winner="right")
+    comparison_id = await compared(feedback, team.general, asked, "right")
     curations = Curations(pool)
 
     async def wins(*said: Curation) -> dict[str, int]:

@@ -9,7 +9,7 @@ from storage.members import Members
 from storage.places import Places
 from storage.pool import Pool
 from storage.rated import Rated
-from tests.feedback.conftest import Answers
+from tests.feedback.conftest import Answers, compared
 from tests.feedback.test_deletion import source
 from tests.storage.conftest import Puts, Team
 
@@ -66,14 +66,9 @@ async def test_records_are_read_page_by_page_and_only_of_one_workspace(
         )
     assert [each.id for page in pages for each in page] == sorted(given)
     asked = await answered(team.general, "a@1", "b@1")
-    comparison_id = await feedback.open_comparison(
-        message_id=asked.message_id,
-        audience=team.general,
-        answers=(asked.answers[0], asked.answers[1]),
-        shown_order=(1, 0),
-    )
+    comparison_id = await compared(feedback, team.general, asked, shown_order=(1, 0))
     assert await rated.comparisons(workspace_id=workspace_id, limit=5) == []
     await feedback.compare(comparison_id=comparison_id, audience=team.general, winner="tie")
-    (compared,) = await rated.comparisons(workspace_id=workspace_id, limit=5)
-    assert (compared.left.model, compared.right.model) == ("b@1", "a@1")
-    assert [each.winner for each in compared.judgements] == ["tie"]
+    (found,) = await rated.comparisons(workspace_id=workspace_id, limit=5)
+    assert (found.left.model, found.right.model) == ("b@1", "a@1")
+    assert [each.winner for each in found.judgements] == ["tie"]

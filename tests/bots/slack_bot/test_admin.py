@@ -15,7 +15,7 @@ from tests.bots.model_list import serve_models
 from tests.bots.slack_bot.listening import Stage, listening
 from tests.fakes.slack_server import SlackServer
 from tests.fakes.slack_world import Channel, Person
-from tests.feedback.conftest import answers_on
+from tests.feedback.conftest import answers_on, compared
 
 REFUSED = "Only administrators of this workspace"
 ADMIN_VERBS = ["model", "model large", "settings", "train", "promote", "rollback", "status"]
@@ -362,15 +362,7 @@ async def test_a_leaderboard_is_shared_with_its_picture_when_asked_to(stage: Sta
     answered = answers_on(workplace.conversations)
     for _ in range(MIN_VOTES):
         asked = await answered(audience, "good@1", "bad@1")
-        comparison_id = await workplace.feedback.open_comparison(
-            message_id=asked.message_id,
-            audience=audience,
-            answers=(asked.answers[0], asked.answers[1]),
-            shown_order=(0, 1),
-        )
-        await workplace.feedback.compare(
-            comparison_id=comparison_id, audience=audience, winner="left"
-        )
+        await compared(workplace.feedback, audience, asked, "left")
     await slack.command(ana, team, "/parley", "leaderboard").acknowledged()
     told = await stage.told(ana, team, "1. *good@1*")
     assert "`/parley leaderboard share`" in told.seen and not team.messages

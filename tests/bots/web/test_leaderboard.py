@@ -16,7 +16,7 @@ from feedback.rankings import MIN_VOTES
 from storage.pool import open_pool
 from storage.ratings import Winner
 from storage.settings import DatabaseSettings
-from tests.feedback.conftest import Answers
+from tests.feedback.conftest import Answers, compared
 from tests.storage.conftest import Team
 
 NOWHERE = UUID(int=1)
@@ -32,27 +32,21 @@ async def browser(
         yield client
 
 
-async def compared(
+async def judged(
     feedback: Feedback, answered: Answers, team: Team, *, votes: int, secret: bool = False
 ) -> None:
     audience = team.secret if secret else team.general
     for number in range(votes):
         asked = await answered(audience, "good@1", "<b>bad</b>@1")
-        comparison_id = await feedback.open_comparison(
-            message_id=asked.message_id,
-            audience=audience,
-            answers=(asked.answers[0], asked.answers[1]),
-            shown_order=(0, 1),
-        )
         winner: Winner = "right" if number % 5 == 0 else "left"
-        await feedback.compare(comparison_id=comparison_id, audience=audience, winner=winner)
+        await compared(feedback, audience, asked, winner)
 
 
 async def test_rankings_are_shown_overall_and_per_channel(
     feedback: Feedback, answered: Answers, team: Team
 ) -> None:
-    await compared(feedback, answered, team, votes=MIN_VOTES)
-    await compared(feedback, answered, team, votes=2, secret=True)
+    await judged(feedback, answered, team, votes=MIN_VOTES)
+    await judged(feedback, answered, team, votes=2, secret=True)
     async with browser(feedback) as client:
         overall = (await client.get("/leaderboard")).text
         assert f"({MIN_VOTES + 2})</a>" in overall and "data:image/png;base64," in overall
@@ -80,7 +74,7 @@ async def test_strangers_are_sent_to_the_door(feedback: Feedback) -> None:
 async def test_a_place_that_is_not_there_is_not_found(
     feedback: Feedback, answered: Answers, team: Team, query: str
 ) -> None:
-    await compared(feedback, answered, team, votes=1)
+    await judged(feedback, answered, team, votes=1)
     async with browser(feedback) as client:
         assert (await client.get(f"/leaderboard?{query}")).status_code == 404
 
@@ -88,7 +82,7 @@ async def test_a_place_that_is_not_there_is_not_found(
 async def test_a_crowd_waits_for_one_drawing_and_no_longer_than_it_must(
     feedback: Feedback, answered: Answers, team: Team
 ) -> None:
-    await compared(feedback, answered, team, votes=MIN_VOTES)
+    await judged(feedback, answered, team, votes=MIN_VOTES)
     async with browser(feedback) as client:
         crowd = 2 * leaderboard.MAX_WAITING
         shown = await asyncio.gather(*(client.get("/leaderboard") for _ in range(crowd)))

@@ -17,7 +17,7 @@ from storage.identity import Audience, Identities, Keys
 from storage.pool import Pool
 from storage.rated import Rated
 from tests.feedback.argilla_server.conftest import Server
-from tests.feedback.conftest import Answered, Answers
+from tests.feedback.conftest import Answered, Answers, compared
 from tests.storage.conftest import Team
 
 pytestmark = pytest.mark.argilla
@@ -71,13 +71,7 @@ async def desk(
     ana = team.general
     question = await answered(ana, "a", "b")
     await feedback.vote(answer_id=question.answers[0], audience=ana, value=1)
-    comparison = await feedback.open_comparison(
-        message_id=question.message_id,
-        audience=ana,
-        answers=(question.answers[0], question.answers[1]),
-        shown_order=(0, 1),
-    )
-    await feedback.compare(comparison_id=comparison, audience=ana, winner="left")
+    await compared(feedback, ana, question, "left")
     with argilla.http() as http:
         async with (
             ArgillaClient(argilla.url, argilla.api_key) as telling,

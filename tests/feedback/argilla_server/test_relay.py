@@ -25,7 +25,7 @@ from storage.outbox import Outbox
 from storage.pool import Pool
 from tests.conftest import CHECKOUT
 from tests.feedback.argilla_server.conftest import Server
-from tests.feedback.conftest import Answers
+from tests.feedback.conftest import Answers, compared
 from tests.storage.conftest import Team
 
 pytestmark = pytest.mark.argilla
@@ -243,10 +243,7 @@ async def test_a_comparison_is_a_record_of_both_answers(
     curation: Curation, feedback: Feedback, answered: Answers, ana: Audience, ben: Audience
 ) -> None:
     asked = await answered(ana, "m@1", "m@2")
-    left, right = asked.answers
-    comparison = await feedback.open_comparison(
-        message_id=asked.message_id, audience=ana, answers=(left, right), shown_order=(0, 1)
-    )
+    comparison = await compared(feedback, ana, asked)
     await feedback.compare(comparison_id=comparison, audience=ben, winner="right")
     await curation.carry()
     record = curation.records("comparisons")[str(comparison)]
