@@ -7,7 +7,7 @@ id names. A row keeps whether person and place had agreed to training when it wa
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, LiteralString, NewType
+from typing import Final, Literal, LiteralString, NewType
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -82,13 +82,23 @@ class ComparedPlace:
 
     Attributes:
         channel_id: None for all direct messages of the workspace together.
-        votes: on comparisons of different models.
+        votes: that count there.
     """
 
     workspace_id: WorkspaceId
     platform: str
     channel_id: ChannelId | None
     votes: int
+
+
+_JUDGED: Final = (
+    "FROM comparison_votes v JOIN comparisons c ON c.id = v.comparison_id"
+    " JOIN answers l ON l.id = c.left_answer"
+    " JOIN answers r ON r.id = c.right_answer AND r.model <> l.model"
+    " JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id"
+    " JOIN members u ON u.id = v.member_id AND u.quarantined_at IS NULL"
+)
+"""The judgements that count: of different models, by people who are not quarantined."""
 
 
 class Ratings:
@@ -288,8 +298,6 @@ class Ratings:
     ) -> list[Battle]:
         """The judgements of a workspace, or of one channel, that count; the oldest first.
 
-        They are of different models, and by people who are not quarantined.
-
         Raises:
             StorageUnavailable: safe to retry.
         """
@@ -298,13 +306,7 @@ class Ratings:
             await cursor.execute(
                 "SELECT c.id AS comparison_id, l.model AS left_model, r.model AS right_model,"
                 " v.winner, v.member_id AS voter, l.text AS left_text, r.text AS right_text,"
-                " m.text AS question FROM comparison_votes v"
-                " JOIN comparisons c ON c.id = v.comparison_id"
-                " JOIN answers l ON l.id = c.left_answer JOIN answers r ON r.id = c.right_answer"
-                " JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id"
-                " JOIN members u ON u.id = v.member_id"
-                " WHERE t.workspace_id = %(workspace)s AND l.model <> r.model"
-                " AND u.quarantined_at IS NULL"
+                f" m.text AS question {_JUDGED} WHERE t.workspace_id = %(workspace)s"
                 " AND (%(channel)s::uuid IS NULL OR t.scope_id = %(channel)s)"
                 " ORDER BY v.created_at, v.comparison_id, v.member_id",
                 {"workspace": workspace_id, "channel": channel_id},
@@ -321,11 +323,8 @@ class Ratings:
             cursor = connection.cursor(row_factory=class_row(ComparedPlace))
             await cursor.execute(
                 "SELECT w.id AS workspace_id, w.platform, p.id AS channel_id, count(*) AS votes"
-                " FROM comparison_votes v JOIN comparisons c ON c.id = v.comparison_id"
-                " JOIN answers l ON l.id = c.left_answer JOIN answers r ON r.id = c.right_answer"
-                " JOIN messages m ON m.id = c.message_id JOIN threads t ON t.id = m.thread_id"
-                " JOIN workspaces w ON w.id = t.workspace_id"
-                " LEFT JOIN channels p ON p.id = t.scope_id WHERE l.model <> r.model"
+                f" {_JUDGED} JOIN workspaces w ON w.id = t.workspace_id"
+                " LEFT JOIN channels p ON p.id = t.scope_id"
                 " GROUP BY w.id, p.id ORDER BY w.created_at, w.id, votes DESC, p.id"
             )
             return await cursor.fetchall()

@@ -81,13 +81,14 @@ async def test_a_quarantined_voter_leaves_rankings_and_rows_until_released(
     asked = await answered(audience, "a@1", "b@1")
     await compared(feedback, audience, asked, "left")
 
-    async def counted() -> tuple[int, int]:
+    async def counted() -> tuple[int, int, int]:
         board = await feedback.ranking(workspace_id=audience.workspace_id)
+        places = await feedback.compared_places()
         rows = await snapshot(pool, workspace_id=audience.workspace_id, rules=Rules())
-        return board.votes, len(rows.rows)
+        return board.votes, sum(place.votes for place in places), len(rows.rows)
 
-    assert await counted() == (1, 1)
-    for on, counts in ((True, (0, 0)), (False, (1, 1))):
+    assert await counted() == (1, 1, 1)
+    for on, counts in ((True, (0, 0, 0)), (False, (1, 1, 1))):
         changed = await members.quarantine(
             audience.member_id, workspace_id=audience.workspace_id, on=on, by=None
         )
