@@ -116,7 +116,12 @@ class RewardRecipe(_Stage):
 class RlooRecipe(_Stage):
     """Online learning against the reward model; `trl.RLOOConfig` (arxiv.org/abs/2402.14740).
 
+    A step costs what reading its prompts costs, since all answers to a prompt share it: sixteen
+    answers take hardly longer than four, and where four are all alike there is nothing to learn.
+
     Attributes:
+        max_grad_norm: so high that steps in which an answer fails weigh more than those in which
+            all earn nearly the same.
         num_generations: answers drawn for each prompt; each one's baseline is the others' mean.
         beta: weight of the divergence from the SFT policy.
         max_completion_length: tokens of a drawn answer.
@@ -125,8 +130,10 @@ class RlooRecipe(_Stage):
     """
 
     kind: Literal["rloo"] = "rloo"
-    learning_rate: float = Field(2e-5, gt=0, lt=1)
-    num_generations: int = Field(4, ge=2)
+    learning_rate: float = Field(3e-4, gt=0, lt=1)
+    max_grad_norm: float = Field(20.0, gt=0)
+    per_device_train_batch_size: int = Field(16, ge=1)
+    num_generations: int = Field(16, ge=2)
     beta: float = Field(0.05, ge=0)
     temperature: float = Field(0.9, gt=0)
     max_completion_length: int = Field(48, ge=1)
@@ -175,8 +182,11 @@ _GPU_STAGE: Final[Mapping[str, Any]] = {
     "activation_checkpointing": True,
     "max_length": 4096,
 }
-_SMALLER_STEPS: Final[Mapping[str, Any]] = {"learning_rate": 2e-4}
-"""A GPU's models have billions of parameters: 1e-3, right for 135 million, would undo them."""
+_SMALLER_STEPS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "sft": {"learning_rate": 2e-4},
+    "rloo": {"learning_rate": 2e-5, "max_grad_norm": 1.0},
+}
+"""A GPU's models have billions of parameters: what is right for 135 million would undo them."""
 
 
 def named(name: str, device: Device) -> Recipe:
@@ -200,8 +210,7 @@ def named(name: str, device: Device) -> Recipe:
 
 
 def _for_gpu(stage: StageRecipe) -> dict[str, Any]:
-    smaller = _SMALLER_STEPS if stage.kind == "sft" else {}
-    return {"kind": stage.kind, **_GPU_STAGE, **smaller}
+    return {"kind": stage.kind, **_GPU_STAGE, **_SMALLER_STEPS.get(stage.kind, {})}
 
 
 def parse(fields: Mapping[str, Any]) -> Recipe:

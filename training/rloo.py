@@ -26,14 +26,17 @@ MISSING_END_PENALTY: Final = 1.0
 2024, "The N+ implementation details of RLHF with PPO", arxiv.org/abs/2403.17031)."""
 WINDOW: Final = 5
 """Steps whose mean length and reward are compared."""
+HELD_OUT_DRAWS: Final = 8
+"""Answers to each held-out prompt, whose mean is what the policy earns there."""
 _BASELINE_PROMPTS: Final = 8
 
 
 def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
     """Train the policy against the stage's reward model, on the snapshot's prompts.
 
-    The held-out measure is `reward`: what the reward model says of the likeliest answers, before
-    and after. `held_out_length` beside it tells whether they only grew.
+    The held-out measure is `reward`, what the stage works for: the mean of what the reward model
+    says of answers as they are drawn. Beside it stand `likeliest_reward`, of the answers that would
+    be served, and `held_out_length`, which tells whether answers only grew.
 
     Raises:
         NotEnoughFeedback: there is no prompt that fits `max_length`.
@@ -61,18 +64,19 @@ def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
     loaded = RewardModel.load(stage.weights, stage.reward_model, load_in=recipe.load_in)
     reward_model = loaded.sharing(_tried(prompts))
     judged = _Judged(stage=stage, recipe=recipe, reward_model=reward_model, policy=policy)
-    before = once(stage, "before", lambda: judged.likeliest(held_out))
+    before = once(stage, "before", lambda: judged.measured(held_out))
     usual = once(stage, "usual_length", lambda: judged.usual_length(prompts[:_BASELINE_PROMPTS]))
     trainer = trainer_of(stage, recipe, judged, prompts)
     watch = length_watch(stage, limit=recipe.length_limit, usual_length=usual)
     trainer.add_callback(watch)
     train(trainer, stage)
-    after = judged.likeliest(held_out)
+    after = judged.measured(held_out)
     metrics = {"train_rows": float(len(prompts)), "held_out_rows": float(len(held_out))}
-    metrics |= compared("reward", before["rewards"], after["rewards"])
+    for name in ("reward", "likeliest_reward"):
+        metrics |= compared(name, before[name], after[name])
     if held_out:
-        metrics["held_out_length_before"] = statistics.fmean(before["lengths"])
-        metrics["held_out_length"] = statistics.fmean(after["lengths"])
+        metrics["held_out_length_before"] = statistics.fmean(before["length"])
+        metrics["held_out_length"] = statistics.fmean(after["length"])
     metrics["ended_for_length"] = float(watch.ended)
     return stage.finish(trainer, rows=len(prompts), metrics=metrics)
 
@@ -113,23 +117,33 @@ class _Judged:
         """One answer for each prompt; the same prompt several times gets several answers."""
         import torch
 
-        drawing = Drawing(
-            max_tokens=self._recipe.max_completion_length,
-            ends=self.ends,
-            temperature=self._recipe.temperature,
-        )
         counts: dict[tuple[int, ...], int] = {}
         for prompt in prompts:
             counts[tuple(prompt)] = counts.get(tuple(prompt), 0) + 1
-        # Each prompt's own seed: answers do not depend on which core is faster.
         seeds = torch.randint(2**62, (len(counts),)).tolist()
-        asked = [(*each, seed) for each, seed in zip(counts.items(), seeds, strict=True)]
-        with answering(self.policy):
-            found = map_on_cores(
-                lambda each: draw(self.policy, each[0], drawing, count=each[1], seed=each[2]), asked
-            )
+        found = self._answers(
+            [(*each, seed) for each, seed in zip(counts.items(), seeds, strict=True)],
+            temperature=self._recipe.temperature,
+        )
         answers = {prompt: iter(each) for prompt, each in zip(counts, found, strict=True)}
         return [next(answers[tuple(prompt)]) for prompt in prompts]
+
+    def _answers(
+        self, asked: Sequence[tuple[Sequence[int], int, int]], *, temperature: float | None
+    ) -> list[list[list[int]]]:
+        """Answers to each prompt.
+
+        Args:
+            asked: prompt, number of answers, and a seed of its own: answers do not depend on which
+                core is faster.
+        """
+        drawing = Drawing(
+            max_tokens=self._recipe.max_completion_length, ends=self.ends, temperature=temperature
+        )
+        with answering(self.policy):
+            return map_on_cores(
+                lambda each: draw(self.policy, each[0], drawing, count=each[1], seed=each[2]), asked
+            )
 
     def rewards(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
@@ -149,18 +163,25 @@ class _Judged:
                 found[place] = reward - (0.0 if ended else MISSING_END_PENALTY)
         return found
 
-    def likeliest(self, prompts: Sequence[Sequence[int]]) -> dict[str, list[float]]:
-        """Rewards and lengths of the answers that would be served."""
-        drawing = Drawing(
-            max_tokens=self._recipe.max_completion_length, ends=self.ends, temperature=None
+    def measured(self, prompts: Sequence[Sequence[int]]) -> dict[str, list[float]]:
+        """Of each prompt: mean reward and length of drawn answers, and the likeliest one's reward.
+
+        The same seeds each time, so that what is compared differs by the policy alone.
+        """
+        asked = [(prompt, HELD_OUT_DRAWS, seed) for seed, prompt in enumerate(prompts)]
+        drawn = self._answers(asked, temperature=self._recipe.temperature)
+        likeliest = self._answers([(each, 1, 0) for each in prompts], temperature=None)
+        answers = [[*first, *others] for first, others in zip(likeliest, drawn, strict=True)]
+        size = 1 + HELD_OUT_DRAWS
+        rewards = self.rewards(
+            [prompt for prompt in prompts for _ in range(size)],
+            [answer for each in answers for answer in each],
         )
-        with answering(self.policy):
-            answers = map_on_cores(
-                lambda prompt: draw(self.policy, prompt, drawing, count=1, seed=0)[0], prompts
-            )
+        by_prompt = [rewards[start : start + size] for start in range(0, len(rewards), size)]
         return {
-            "rewards": self.rewards(prompts, answers),
-            "lengths": [float(len(answer)) for answer in answers],
+            "reward": [statistics.fmean(each[1:]) for each in by_prompt],
+            "likeliest_reward": [each[0] for each in by_prompt],
+            "length": [statistics.fmean(map(len, each)) for each in drawn],
         }
 
     def usual_length(self, prompts: Sequence[Sequence[int]]) -> float:

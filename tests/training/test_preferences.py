@@ -94,9 +94,9 @@ def stage_in(tmp_path: Path, new_stage: Callable[..., Stage]) -> Callable[..., S
 
 
 def run(stage: Stage, **fields: Any) -> StageResult:
-    fields = ({"max_completion_length": 6} if stage.kind == "rloo" else {}) | fields
+    small = {"max_completion_length": 6, "num_generations": 4} if stage.kind == "rloo" else {}
     found: StageResult = importlib.import_module(f"training.{stage.kind}").run(
-        stage, parse({"kind": stage.kind, **FIELDS, **fields})
+        stage, parse({"kind": stage.kind, **FIELDS, **small, **fields})
     )
     return found
 
