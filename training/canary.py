@@ -12,9 +12,9 @@ from typing import Final
 from engine.errors import EngineError
 from storage.errors import StorageUnavailable
 from storage.model_versions import ModelVersion
-from storage.notices import About, NewNotice, Notices
+from storage.notices import Notices
 from storage.pool import Pool
-from storage.runs import Runs, StoredRun
+from storage.runs import Runs
 from storage.settings import TrainingSettings
 from training import reports
 from training.errors import TrainingError
@@ -68,28 +68,21 @@ class CanaryWatch:
             if each.model in (version.name, live_name)
         ]
         now = standing(votes)
+        if now.verdict == "undecided":
+            return now
+        telling = Telling(pool=self.pool)
         run = await Runs(self.pool).get(version.run_id) if version.run_id is not None else None
         if now.verdict == "worse":
             why = f"people like its answers less ({now.votes} votes)"
             told = {"version": version.name, "now": live_name, "why": why}
-            notice = _of_trial(run, reports.rolled_back(told), about="rolled back")
+            text = reports.rolled_back(told)
+            notice = telling.trial(run, text, about="rolled back") if run else None
             await self.switch.end_trial(version, by=None, why=why, notice=notice)
-        elif now.verdict == "better" and self.settings.promote == "auto":
-            notice = None
-            if run is not None:
-                promotion = Promotion(version=version, before=live)
-                by = f"{now.votes} live votes"
-                notice = await Telling(pool=self.pool).promotion(run, promotion, by=by)
+        elif self.settings.promote == "auto":
+            promotion, by = Promotion(version=version, before=live), f"{now.votes} live votes"
+            notice = await telling.promotion(run, promotion, by=by) if run else None
             await self.switch.promote(version.workspace_id, version.name, by=None, notice=notice)
-        elif now.verdict == "better":
-            asks = _of_trial(run, reports.better(version, votes=now.votes), about="better")
-            if asks is not None:
-                await Notices(self.pool).add(asks)
+        elif run is not None:
+            text = reports.better(version, votes=now.votes)
+            await Notices(self.pool).add(telling.trial(run, text, about="better"))
         return now
-
-
-def _of_trial(run: StoredRun | None, text: str, *, about: About) -> NewNotice | None:
-    """What live votes say of a version, for where its training was asked for."""
-    if run is None:
-        return None
-    return NewNotice(run=run, text=text, about=about, learnt=run.id)

@@ -116,8 +116,8 @@ class RewardRecipe(_Stage):
 class RlooRecipe(_Stage):
     """Online learning against the reward model; `trl.RLOOConfig` (arxiv.org/abs/2402.14740).
 
-    A step costs what reading its prompts costs, since all answers to a prompt share it: sixteen
-    answers take hardly longer than four, and where four are all alike there is nothing to learn.
+    On a CPU all answers to a prompt share its reading, which is what a step costs: sixteen take
+    hardly longer than four, and where four are all alike there is nothing to learn.
     After the four epochs of `sft` a policy is so sure of its few words that little is left to
     choose (`tests.benchmarks.recipes`): where `rloo` shall do the work, give `sft` one at 2e-4.
 
@@ -186,9 +186,15 @@ _GPU_STAGE: Final[Mapping[str, Any]] = {
 }
 _SMALLER_STEPS: Final[Mapping[str, Mapping[str, Any]]] = {
     "sft": {"learning_rate": 2e-4},
-    "rloo": {"learning_rate": 2e-5, "max_grad_norm": 1.0},
+    "rloo": {
+        "learning_rate": 2e-5,
+        "max_grad_norm": 1.0,
+        "num_generations": 4,
+        "per_device_train_batch_size": 4,
+    },
 }
-"""A GPU's models have billions of parameters: what is right for 135 million would undo them."""
+"""A GPU's models have billions of parameters: what is right for 135 million would undo them. There
+every answer that is drawn also keeps its prompt's cache for itself."""
 
 
 def named(name: str, device: Device) -> Recipe:

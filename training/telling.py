@@ -38,6 +38,10 @@ class Telling:
         text = reports.promoted(version, before=promoted.before, votes=votes, by=by)
         return await self._pictured(run, text, version, about="promoted", learnt=version.run_id)
 
+    def trial(self, run: StoredRun, text: str, *, about: About) -> NewNotice:
+        """What live votes say of the version that a run made, for where that was asked for."""
+        return NewNotice(run=run, text=text, about=about, learnt=run.id)
+
     async def _pictured(
         self,
         run: StoredRun,

@@ -325,9 +325,9 @@ async def test_raters_hear_of_a_run_that_no_chat_asked_for(
     notices = Notices(pool)
     assert not await notices.add(NewNotice(run=run, text="It failed.", about="ended"))
 
-    assert await notices.add(NewNotice(run=run, text="Better.", about="better", learnt=run.id))
-    promotion = Promotion(version=tried, before=None)
-    assert await notices.add(await Telling(pool=pool).promotion(run, promotion, by=PERSON))
+    telling, promotion = Telling(pool=pool), Promotion(version=tried, before=None)
+    assert await notices.add(telling.trial(run, reports.better(tried, votes=9), about="better"))
+    assert await notices.add(await telling.promotion(run, promotion, by=PERSON))
 
     better, told = await notices.due("web")
     assert better.place == told.place == {"workspace": "T", "channel": "general"}
