@@ -201,6 +201,14 @@ class Runs:
             )
             return changed.rowcount > 0
 
+    async def decide(self, run_id: RunId, decided: Mapping[str, Any]) -> None:
+        """Add what a run is about to do to its parameters: begun again, it does the same."""
+        async with self._pool.connection() as connection:
+            await connection.execute(
+                "UPDATE runs SET parameters = parameters || %s WHERE id = %s",
+                [Jsonb(dict(decided)), run_id],
+            )
+
     async def learn_from(
         self, run_id: RunId, *, snapshot_sha256: str, rows: Iterable[RunRow]
     ) -> None:

@@ -2,7 +2,8 @@
 
 The engine swaps an alias in one step and drops no request; the database says what is meant. The
 engine is told first and the database after it, so whatever a crash leaves half done is done again
-by asking once more.
+by asking once more. Which version a run means is settled before, and written down: asked again, it
+means the same one.
 """
 
 import logging
@@ -33,6 +34,20 @@ class Promotion:
     def told(self) -> dict[str, Any]:
         """As a run's result."""
         return {"version": self.version.name, "before": _name(self.before)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """Which version is taken back, by name.
+
+    Attributes:
+        tried: whether it is only tried; its trial ends then.
+        to: the version that answers in place of a live one; None = the base.
+    """
+
+    version: str
+    tried: bool
+    to: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +97,16 @@ class ModelSwitch:
         logger.info("promoted", extra={"action": "version_promoted", "model": version.name})
         return Promotion(version=version, before=before)
 
-    async def roll_back(
-        self, workspace_id: WorkspaceId, *, to: str | None = None, by: MemberId | None, why: str
-    ) -> Mapping[str, Any]:
-        """Take the tried version out of service, or else the live one; returns what to tell.
+    async def to_promote(self, workspace_id: WorkspaceId) -> str:
+        """Name of the version that a promotion without a name means now.
+
+        Raises:
+            TrainingError: there is none that may answer.
+        """
+        return (await self._chosen(workspace_id, None)).name
+
+    async def to_roll_back(self, workspace_id: WorkspaceId, *, to: str | None) -> Rollback:
+        """What a rollback means now: the end of a trial, or else another version in place of live.
 
         Args:
             to: name of the version that shall answer in place of the live one; None = where a
@@ -96,23 +117,49 @@ class ModelSwitch:
         """
         serving = await self.versions.serving(workspace_id)
         if to is None and serving.canary is not None:
-            if not await self.end_trial(serving.canary, by=by, why=why):
-                raise TrainingError(f"{serving.canary.name} is not tried any more; look again.")
-            return {"version": serving.canary.name, "now": _name(serving.live), "why": why}
+            return Rollback(version=serving.canary.name, tried=True)
         if serving.live is None:
             raise TrainingError("No trained version answers this workspace: nothing to take back.")
         before = await (self._before(serving.live) if to is None else self._named(workspace_id, to))
         if before is not None and before.id == serving.live.id:
             raise TrainingError(f"{to} is live.")
+        return Rollback(version=serving.live.name, tried=False, to=_name(before))
+
+    async def roll_back(
+        self, workspace_id: WorkspaceId, rollback: Rollback, *, by: MemberId | None, why: str
+    ) -> Mapping[str, Any]:
+        """Take a version out of service, once however often it is asked; returns what to tell.
+
+        Raises:
+            TrainingError: it does not answer any more, for another reason.
+        """
+        version = await self._named(workspace_id, rollback.version)
+        if version.status != "rolled_back":
+            if rollback.tried:
+                ended = await self.end_trial(version, by=by, why=why)
+            else:
+                ended = await self._replace(version, rollback.to, by=by, why=why)
+            if not ended:
+                what = "tried" if rollback.tried else "live"
+                raise TrainingError(f"{version.name} is not {what} any more; look again.")
+        live = (await self.versions.serving(workspace_id)).live
+        return {"version": version.name, "now": _name(live), "why": why}
+
+    async def _replace(
+        self, version: ModelVersion, to: str | None, *, by: MemberId | None, why: str
+    ) -> bool:
+        """Let another version answer in place of the live one; False where it is not live."""
+        before = await self._named(version.workspace_id, to) if to is not None else None
         if before is not None:
             await self._load(before)
-            await self.engine.alias(live_alias(workspace_id), before.name)
-        await self.versions.roll_back(
-            serving.live.id, was="live", to=before.id if before else None, by=by, why=why
+            await self.engine.alias(live_alias(version.workspace_id), before.name)
+        replaced = await self.versions.roll_back(
+            version.id, was="live", to=before.id if before else None, by=by, why=why
         )
-        await self._unload(serving.live)
-        logger.info("rolled back", extra={"action": "rolled_back", "model": serving.live.name})
-        return {"version": serving.live.name, "now": _name(before), "why": why}
+        if replaced:
+            await self._unload(version)
+            logger.info("rolled back", extra={"action": "rolled_back", "model": version.name})
+        return replaced
 
     async def end_trial(
         self,

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +40,7 @@ from training.plan import Plan
 from training.provenance import code_revision, library_versions
 from training.recipes import Device, Recipe, named, parse
 from training.schedule import queue_due_runs
-from training.serving import ModelSwitch
+from training.serving import ModelSwitch, Rollback
 from training.settings import TrainingProcessSettings
 from training.supervision import Supervisor
 from training.telling import Telling
@@ -129,23 +129,33 @@ class TrainingWorker:
     async def _carry_out(self, run: StoredRun) -> None:
         match run.kind:
             case "promote":
-                promoted = await self.switch.promote(
-                    run.workspace_id, run.parameters.get("version"), by=run.member_id
-                )
-                await self._notices.add(await self._telling.promotion(run, promoted, by=PERSON))
-                await self.runs.end(run.id, "succeeded", result=promoted.told())
+                await self._promote(run)
             case "rollback":
-                told = await self.switch.roll_back(
-                    run.workspace_id,
-                    to=run.parameters.get("version"),
-                    by=run.member_id,
-                    why="an administrator asked for it",
-                )
-                text = reports.rolled_back(told)
-                await self._notices.add(NewNotice(run=run, text=text, about="rolled back"))
-                await self.runs.end(run.id, "succeeded", result=told)
+                await self._roll_back(run)
             case "train":
                 await self._train(run)
+
+    async def _promote(self, run: StoredRun) -> None:
+        name = run.parameters.get("version")
+        if name is None:
+            name = await self.switch.to_promote(run.workspace_id)
+            await self.runs.decide(run.id, {"version": name})
+        promoted = await self.switch.promote(run.workspace_id, name, by=run.member_id)
+        await self._notices.add(await self._telling.promotion(run, promoted, by=PERSON))
+        await self.runs.end(run.id, "succeeded", result=promoted.told())
+
+    async def _roll_back(self, run: StoredRun) -> None:
+        if "decided" in run.parameters:
+            rollback = Rollback(**run.parameters["decided"])
+        else:
+            to = run.parameters.get("version")
+            rollback = await self.switch.to_roll_back(run.workspace_id, to=to)
+            await self.runs.decide(run.id, {"decided": asdict(rollback)})
+        why = "an administrator asked for it"
+        told = await self.switch.roll_back(run.workspace_id, rollback, by=run.member_id, why=why)
+        text = reports.rolled_back(told)
+        await self._notices.add(NewNotice(run=run, text=text, about="rolled back"))
+        await self.runs.end(run.id, "succeeded", result=told)
 
     # -- Training ---------------------------------------------------------------------------------
 
