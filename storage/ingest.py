@@ -227,7 +227,7 @@ async def _chunk(
             while batch := await asyncio.to_thread(lambda: list(islice(iterator, BATCH_CHUNKS))):
                 await chunks.put(batch)
         finally:
-            blocks.stop()
+            await blocks.stop()
     await chunks.put(None)
 
 
@@ -238,26 +238,37 @@ class _BlocksForThread:
         self._parser = parser
         self._loop = asyncio.get_running_loop()
         self._pending: Future[list[Block]] | None = None
+        self._reading = asyncio.Lock()
+        self._stopped = False
 
     def __iter__(self) -> Iterator[Block]:
-        while True:
+        while not self._stopped:
             self._pending = asyncio.run_coroutine_threadsafe(self._take(), self._loop)
             blocks = self._pending.result()
             yield from blocks
             if len(blocks) < BATCH_BLOCKS:
                 return
 
-    def stop(self) -> None:
-        """Let a thread that waits for blocks go."""
+    async def stop(self) -> None:
+        """Let a thread that waits for blocks go, and wait until nobody reads the parser.
+
+        A parser that is being read cannot be closed, and would leave its child running.
+        """
+        self._stopped = True
         if self._pending is not None:
             self._pending.cancel()
+        async with self._reading:
+            pass
 
     async def _take(self) -> list[Block]:
         blocks: list[Block] = []
-        async for block in self._parser:
-            blocks.append(replace(block, text=_storable(block.text)))
-            if len(blocks) == BATCH_BLOCKS:
-                break
+        async with self._reading:
+            if self._stopped:
+                return blocks
+            async for block in self._parser:
+                blocks.append(replace(block, text=_storable(block.text)))
+                if len(blocks) == BATCH_BLOCKS:
+                    break
         return blocks
 
 

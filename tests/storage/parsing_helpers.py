@@ -1,5 +1,6 @@
-"""What the parsing tests share: run a file through the real child and keep all it says."""
+"""What the tests of parsing share: a file through the real child, and the children there are."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,3 +60,14 @@ async def outcome_of_bytes(
     path = folder / "upload"
     path.write_bytes(data)
     return await outcome_of(path, name=name, limits=limits)
+
+
+def children_reading(path: Path) -> list[Path]:
+    """Folders in /proc of the running children that read a file."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            if b"storage.parsing" in arguments and os.fsencode(path) in arguments:
+                found.append(process)
+    return found

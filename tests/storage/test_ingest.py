@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from storage.documents import Documents
+from storage.documents import Documents, version_path
 from storage.errors import EmbeddingFailed, IngestSuperseded
 from storage.identity import DocumentId
 from storage.ingest import BATCH_CHUNKS, Embeds, ingest
@@ -16,6 +16,7 @@ from storage.pool import Pool
 from storage.settings import DocumentsSettings
 from tests.storage.conftest import Finds, Puts, Team
 from tests.storage.embedding import count_tokens, embed
+from tests.storage.parsing_helpers import children_reading
 from tests.storage.test_documents import assert_statistics_are_exact, counts
 
 PARAGRAPHS = "\n\n".join(
@@ -105,6 +106,23 @@ async def test_invisible_chunks_are_not_found_and_progress_shows(
     go_on.set()
     await asyncio.wait_for(task, 20)
     assert (await find("topic7", team.general))[0].text.startswith("Paragraph 7 ")
+
+
+async def test_an_ingest_cancelled_while_it_waits_for_the_parser_leaves_nothing_behind(
+    documents: Documents, team: Team, pool: Pool, files_dir: Path
+) -> None:
+    document = await documents.add("long.txt", PARAGRAPHS.encode(), audience=team.general)
+    path = version_path(files_dir, document.id, 1)
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(run(pool, files_dir, document.id, embed))
+    async with asyncio.timeout(10):
+        while not children_reading(path):  # noqa: ASYNC110 (another process has no event)
+            await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not children_reading(path)
+    assert asyncio.all_tasks() == before
 
 
 async def test_an_embedder_that_fails_leaves_the_document_for_a_retry(

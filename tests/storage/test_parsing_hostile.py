@@ -1,7 +1,6 @@
 """Files that lie, break or attack end with a reason, in bounded time and memory."""
 
 import asyncio
-import contextlib
 import io
 import os
 import signal
@@ -23,7 +22,7 @@ from reportlab.pdfgen.canvas import Canvas
 from storage.parsing import ParseLimits, parse
 from storage.parsing.formats import BINARY_FORMATS, TEXT_FORMATS
 from storage.parsing.supervisor import TOO_MUCH_MEMORY
-from tests.storage.parsing_helpers import CHECKOUT, outcome_of_bytes
+from tests.storage.parsing_helpers import CHECKOUT, children_reading, outcome_of_bytes
 
 EXTENSIONS = sorted(
     extension
@@ -171,17 +170,6 @@ async def test_memory_beyond_the_limit_is_named(tmp_path: Path) -> None:
     limits = ParseLimits(memory_bytes=150 * 1024**2)
     outcome = await outcome_of_bytes(tmp_path, "a.json", data, limits=limits)
     assert outcome.reason == TOO_MUCH_MEMORY
-
-
-def children_reading(path: Path) -> list[Path]:
-    """Folders in /proc of the running children that read a file."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            arguments = (process / "cmdline").read_bytes().split(b"\0")
-            if b"storage.parsing" in arguments and os.fsencode(path) in arguments:
-                found.append(process)
-    return found
 
 
 def wait_until_gone(path: Path, deadline_s: float = 10) -> bool:
