@@ -22,7 +22,9 @@ from storage.pool import Connection, Pool, one_row
 from storage.runs import RunId
 
 VersionId = NewType("VersionId", UUID)
-VersionStatus = Literal["candidate", "canary", "live", "retired", "rejected", "rolled_back"]
+GateStatus = Literal["candidate", "rejected", "undecided"]
+"""What the gate makes of a version; one that it could not judge waits for another look."""
+VersionStatus = GateStatus | Literal["canary", "live", "retired", "rolled_back"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,18 +164,13 @@ class ModelVersions:
         snapshot_sha256: str,
         recipe: Mapping[str, Any],
         gate: Mapping[str, Any],
-        accepted: bool,
+        status: GateStatus,
     ) -> ModelVersion:
-        """Store what a run made; a run makes one version, however often it is told.
-
-        Args:
-            accepted: whether the gate lets it answer anybody.
-        """
+        """Store what a run made; a run makes one version, however often it is told."""
         async with self._pool.connection() as connection:
             known = await _one(connection, _OF_RUN, run_id)
             if known is not None:
                 return known
-            status = "candidate" if accepted else "rejected"
             added = await connection.execute(
                 "INSERT INTO model_versions (workspace_id, number, name, run_id, parent_id,"
                 " directory, sha256, snapshot_sha256, recipe, gate, status)"
@@ -188,6 +185,26 @@ class ModelVersions:
             made = await _one(connection, _ONE, version_id)
             assert made is not None  # noqa: S101 - inserted two lines above
             return made
+
+    async def judged(
+        self, version_id: VersionId, *, status: GateStatus, gate: Mapping[str, Any]
+    ) -> bool:
+        """Give an undecided version the outcome of another look by the gate.
+
+        Returns:
+            False where it is not undecided any more; nothing changed.
+        """
+        async with self._pool.connection() as connection:
+            version = await _locked(connection, version_id)
+            changed = await connection.execute(
+                "UPDATE model_versions SET status = %s, gate = %s, status_at = now()"
+                " WHERE id = %s AND status = 'undecided'",
+                [status, Jsonb(dict(gate)), version_id],
+            )
+            if not changed.rowcount:
+                return False
+            await _note(connection, version.workspace_id, None, f"version_{status}", version_id, {})
+            return True
 
     async def list(self, workspace_id: WorkspaceId) -> list[ModelVersion]:
         """Every version of a workspace, newest first."""

@@ -81,7 +81,8 @@ class ModelSwitch:
         """Let a version answer the whole workspace.
 
         Args:
-            name: of the version; None = the one that is tried, else the newest candidate.
+            name: of the version; None = the one that is tried, else the newest candidate. A version
+                about which the gate could not decide answers only where it is named.
             notice: left with the promotion, where no run does it again after a crash.
 
         Raises:

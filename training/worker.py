@@ -24,7 +24,7 @@ from feedback.datasets import Snapshot
 from feedback.rows import Row
 from feedback.rules import Rules
 from storage.errors import StorageError
-from storage.model_versions import ModelVersions, version_name
+from storage.model_versions import GateStatus, ModelVersions, version_name
 from storage.notices import PERSON, NewNotice, Notices
 from storage.outages import outlive_outages
 from storage.pool import Pool
@@ -250,7 +250,7 @@ class TrainingWorker:
             snapshot_sha256=plan.snapshot_sha256,
             recipe=plan.recipe.model_dump(mode="json"),
             gate=result["gate"],
-            accepted=result["outcome"] == "candidate",
+            status=_status(result["outcome"]),
         )
         share = self.settings.training.canary_share
         if version.status == "candidate" and share > 0:
@@ -258,6 +258,13 @@ class TrainingWorker:
         result |= {"version": plan.name, "versions": plan.versions, "code": plan.code}
         await self._notices.add(await self._telling.made(run, version, result, share=share))
         await self.runs.end(run.id, "succeeded", result=result)
+
+
+def _status(outcome: str) -> GateStatus:
+    """What becomes of a version by the gate's outcome."""
+    if outcome == "candidate":
+        return "candidate"
+    return "undecided" if outcome == "no decision" else "rejected"
 
 
 def recipe_of(parameters: Mapping[str, Any], *, default: str) -> Recipe:

@@ -49,7 +49,7 @@ async def a_version(pool: Pool, workspace: WorkspaceId, number: int) -> ModelVer
         snapshot_sha256="0",
         recipe={},
         gate={},
-        accepted=True,
+        status="candidate",
     )
 
 

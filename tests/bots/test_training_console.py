@@ -82,6 +82,6 @@ async def _made(url: str, run_id: RunId) -> object:
             snapshot_sha256="1" * 64,
             recipe={},
             gate={"outcome": "candidate", "reasons": ["Better."]},
-            accepted=True,
+            status="candidate",
         )
         return answer_id

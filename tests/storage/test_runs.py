@@ -42,7 +42,7 @@ async def version(pool: Pool, workspace: WorkspaceId, **changes: Any) -> ModelVe
         "snapshot_sha256": "1" * 64,
         "recipe": {"kind": "sft"},
         "gate": {"outcome": "candidate"},
-        "accepted": True,
+        "status": "candidate",
     }
     return await versions.add(**(values | changes))
 
@@ -108,7 +108,7 @@ async def test_rows_are_found_from_both_ends(pool: Pool) -> None:
 async def test_one_version_answers_and_the_one_before_can_again(pool: Pool) -> None:
     versions, workspace = ModelVersions(pool), await a_workspace(pool)
     first, second = await version(pool, workspace), await version(pool, workspace)
-    refused = await version(pool, workspace, accepted=False)
+    refused = await version(pool, workspace, status="rejected")
     assert [each.status for each in (first, second, refused)] == [
         "candidate",
         "candidate",

@@ -17,6 +17,7 @@ from feedback import Feedback
 from storage.conversations import Conversations
 from storage.identity import AnswerId, Keys
 from storage.model_versions import (
+    GateStatus,
     ModelVersion,
     ModelVersions,
     VersionId,
@@ -31,6 +32,7 @@ from storage.settings import TrainingSettings
 from tests.storage.conftest import Team
 from training import reports
 from training.canary import CanaryWatch
+from training.errors import TrainingError
 from training.serving import UNUSED_S, ModelSwitch, Promotion
 from training.telling import Telling
 
@@ -81,8 +83,10 @@ def watch(pool: Pool, engine: Engine) -> Callable[..., CanaryWatch]:
     return make
 
 
-async def made(pool: Pool, team: Team, number: int, **place: str) -> ModelVersion:
-    """A candidate of a run that was asked for there."""
+async def made(
+    pool: Pool, team: Team, number: int, *, status: GateStatus = "candidate", **place: str
+) -> ModelVersion:
+    """A version of a run that was asked for there."""
     workspace = team.general.workspace_id
     run = await Runs(pool).queue(
         Recipe(kind="train", parameters={}), workspace_id=workspace, by=None, place=place
@@ -98,7 +102,7 @@ async def made(pool: Pool, team: Team, number: int, **place: str) -> ModelVersio
         snapshot_sha256="0",
         recipe={},
         gate={},
-        accepted=True,
+        status=status,
     )
 
 
@@ -232,6 +236,19 @@ async def test_a_promoted_version_is_not_taken_back_for_the_votes_of_its_trial(
     live = (await switch.versions.serving(workspace)).live
     assert live is not None and live.id == tried.id
     assert tried.name in engine.loaded
+
+
+async def test_a_version_that_is_no_candidate_answers_only_where_it_is_named_and_not_refused(
+    pool: Pool, team: Team, watch: Callable[..., CanaryWatch]
+) -> None:
+    switch, workspace = watch().switch, team.general.workspace_id
+    await made(pool, team, 1, status="undecided")
+    await made(pool, team, 2, status="rejected")
+    with pytest.raises(TrainingError, match="no candidate"):
+        await switch.promote(workspace, None, by=None)
+    with pytest.raises(TrainingError, match="rejected v2"):
+        await switch.promote(workspace, "v2", by=None)
+    assert (await switch.promote(workspace, "v1", by=None)).version.number == 1
 
 
 async def test_what_an_engine_lost_is_served_again_but_what_cannot_be(

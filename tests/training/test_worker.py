@@ -220,7 +220,7 @@ async def test_versions_are_promoted_and_taken_back_without_losing_a_request(
             snapshot_sha256="0",
             recipe={},
             gate={},
-            accepted=True,
+            status="candidate",
         )
 
     async def answers(engine: EngineClient) -> str:
