@@ -1,4 +1,4 @@
-"""Runs: trainings, promotions and rollbacks that somebody asked for.
+"""Runs: trainings, judgements, promotions and rollbacks that somebody asked for.
 
 Who asks only queues a run; training's own worker takes it from the queue, and tells here how far it
 is.
@@ -25,7 +25,8 @@ SERVING_QUEUE = "serving"
 """Of promotions and rollbacks: a model is taken back at once, whatever is being trained."""
 
 RunId = NewType("RunId", UUID)
-RunKind = Literal["train", "promote", "rollback"]
+RunKind = Literal["train", "judge", "promote", "rollback"]
+"""`judge` asks the gate again about a version on which it could not decide."""
 RunStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Ending = Literal["succeeded", "failed", "cancelled"]
 
@@ -45,6 +46,7 @@ class StoredRun:
     Attributes:
         place: where to report, as the surface wants to be told.
         stage: what it does at the moment; None before and after.
+        note: what the stage says of it in words; likewise.
         failure, advice: why it failed and what to do about it.
         result: what came out, in training's words.
         snapshot_sha256: of the rows it learns from, once they are written down.
@@ -61,6 +63,7 @@ class StoredRun:
     started_at: datetime | None
     ended_at: datetime | None
     stage: str | None
+    note: str | None
     failure: str | None
     advice: str | None
     result: Mapping[str, Any]
@@ -91,7 +94,7 @@ class RunRow:
 
 _COLUMNS = (
     "id, workspace_id, member_id, kind, parameters, status, place, created_at, started_at,"
-    " ended_at, stage, failure, advice, result, snapshot_sha256, cancel_requested"
+    " ended_at, stage, note, failure, advice, result, snapshot_sha256, cancel_requested"
 )
 _ONE = f"SELECT {_COLUMNS} FROM runs WHERE id = %s"  # noqa: S608 - nothing from outside
 _NEWEST = (
@@ -148,8 +151,8 @@ class Runs:
     ) -> RunId:
         """Store a run, its job and its row in the audit, all or nothing.
 
-        Trainings of one workspace are done one after another, in the order in which they were
-        queued, and so are promotions and rollbacks, which wait for no training.
+        Trainings and judgements of one workspace are done one after another, in the order in which
+        they were queued, and so are promotions and rollbacks, which wait for no training.
 
         Args:
             by: who asked; None for a schedule.
@@ -164,7 +167,7 @@ class Runs:
                 ],
             )
             run_id = RunId((await one_row(made))[0])
-            queue = TRAINING_QUEUE if recipe.kind == "train" else SERVING_QUEUE
+            queue = TRAINING_QUEUE if recipe.kind in ("train", "judge") else SERVING_QUEUE
             await defer(
                 connection,
                 RUN,
@@ -232,11 +235,14 @@ class Runs:
         run_id: RunId,
         *,
         stage: str | None,
+        note: str | None = None,
         metrics: Iterable[tuple[str, int, Mapping[str, float]]] = (),
     ) -> bool:
         """Store how far a run is.
 
         Args:
+            stage: None = the same as before.
+            note: what the stage says in words; it stays until the stage says another, or ends.
             metrics: stage, step and values; of a step that is told again, its first time stays.
 
         Returns:
@@ -250,9 +256,11 @@ class Runs:
                 [[run_id, name, step, Jsonb(dict(values))] for name, step, values in metrics],
             )
             told = await connection.execute(
-                "UPDATE runs SET stage = coalesce(%s, stage) WHERE id = %s"
+                "UPDATE runs SET stage = coalesce(%(stage)s, stage), note = CASE"
+                " WHEN coalesce(%(stage)s, stage) IS DISTINCT FROM stage THEN %(note)s"
+                " ELSE coalesce(%(note)s, note) END WHERE id = %(run)s"
                 " RETURNING cancel_requested",
-                [stage, run_id],
+                {"stage": stage, "note": note, "run": run_id},
             )
             row = await told.fetchone()
             return bool(row and row[0])
@@ -300,8 +308,9 @@ class Runs:
         """Note how a run ended; the first word counts."""
         async with self._pool.connection() as connection:
             ended = await connection.execute(
-                "UPDATE runs SET status = %s, ended_at = now(), stage = NULL, result = %s,"
-                " failure = %s, advice = %s WHERE id = %s AND status IN ('queued', 'running')"
+                "UPDATE runs SET status = %s, ended_at = now(), stage = NULL, note = NULL,"
+                " result = %s, failure = %s, advice = %s"
+                " WHERE id = %s AND status IN ('queued', 'running')"
                 " RETURNING workspace_id, member_id, kind",
                 [status, Jsonb(dict(result or {})), failure, advice, run_id],
             )

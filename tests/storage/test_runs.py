@@ -11,7 +11,7 @@ from storage import audit
 from storage.identity import AnswerId, WorkspaceId
 from storage.model_versions import ModelVersion, ModelVersions
 from storage.pool import Pool, one_row
-from storage.runs import Recipe, RunId, RunRow, Runs
+from storage.runs import Recipe, RunId, RunKind, RunRow, Runs
 
 
 async def a_workspace(pool: Pool, *, name: str = "T1") -> WorkspaceId:
@@ -60,7 +60,7 @@ async def test_a_run_is_told_of_while_it_goes_and_ends_once(pool: Pool) -> None:
     assert [(each.step, each.values) for each in told] == [(1, {"loss": 3.5}), (2, {"loss": 2})]
     running = await runs.get(run_id)
     assert running is not None
-    assert (running.status, running.stage) == ("running", "sft")
+    assert (running.status, running.stage, running.note) == ("running", "sft", None)
 
     await runs.end(run_id, "failed", failure="out of memory", advice="lower the batch size")
     await runs.end(run_id, "succeeded", result={"version": "v1"})
@@ -73,6 +73,38 @@ async def test_a_run_is_told_of_while_it_goes_and_ends_once(pool: Pool) -> None:
         "lower the batch size",
     )
     assert not await runs.start(run_id)
+
+
+async def test_what_a_stage_says_stays_until_it_says_another_or_ends(pool: Pool) -> None:
+    runs, workspace = Runs(pool), await a_workspace(pool)
+    run_id = await queued(pool, workspace)
+    await runs.start(run_id)
+
+    async def told(stage: str | None, note: str | None = None) -> str | None:
+        await runs.tell(run_id, stage=stage, note=note)
+        run = await runs.get(run_id)
+        assert run is not None
+        return run.note
+
+    assert await told("prepare", "Loading the base model.") == "Loading the base model."
+    assert await told(None) == "Loading the base model."
+    assert await told("sft") is None
+    assert await told("sft", "Going on from step 40.") == "Going on from step 40."
+    assert await told("sft") == "Going on from step 40."
+    await runs.end(run_id, "succeeded")
+    run = await runs.get(run_id)
+    assert run is not None and run.note is None
+
+
+async def test_a_judgement_waits_its_turn_among_the_trainings(pool: Pool) -> None:
+    workspace = await a_workspace(pool)
+    kinds: tuple[RunKind, ...] = ("train", "judge", "promote")
+    for kind in kinds:
+        recipe = Recipe(kind=kind, parameters={})
+        await Runs(pool).queue(recipe, workspace_id=workspace, by=None, place={})
+    async with pool.connection() as connection:
+        jobs = await connection.execute("SELECT queue_name FROM procrastinate_jobs ORDER BY id")
+        assert [queue for (queue,) in await jobs.fetchall()] == ["training", "training", "serving"]
 
 
 async def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_is_asked(pool: Pool) -> None:
