@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from storage.audit import add_entry
-from storage.identity import MemberId, WorkspaceId
+from storage.identity import MemberId, ThreadId, WorkspaceId
 from storage.notices import NewNotice, add_notice
 from storage.pool import Connection, Pool, one_row
 from storage.runs import RunId
@@ -76,10 +76,14 @@ class LiveVote:
 
     Attributes:
         model: name of the model that answered.
+        thread_id: where it answered.
+        member_id: who voted.
     """
 
     model: str
     value: int
+    thread_id: ThreadId
+    member_id: MemberId
     voted_at: datetime
 
 
@@ -251,7 +255,8 @@ class ModelVersions:
         async with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=class_row(LiveVote))
             await cursor.execute(
-                "SELECT a.model, v.value, v.created_at AS voted_at FROM votes v"
+                "SELECT a.model, v.value, t.id AS thread_id, v.member_id,"
+                " v.created_at AS voted_at FROM votes v"
                 " JOIN answers a ON a.id = v.answer_id"
                 " JOIN messages m ON m.id = a.message_id JOIN threads t ON t.id = m.thread_id"
                 " JOIN members p ON p.id = v.member_id"

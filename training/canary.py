@@ -63,7 +63,12 @@ class CanaryWatch:
         live = (await versions.serving(version.workspace_id)).live
         live_name = live.name if live is not None else self.base
         votes = [
-            Vote(arm="candidate" if each.model == version.name else "live", good=each.value > 0)
+            Vote(
+                arm="candidate" if each.model == version.name else "live",
+                good=each.value > 0,
+                thread=each.thread_id,
+                voter=each.member_id,
+            )
             for each in await versions.votes(version.workspace_id, since=version.status_at)
             if each.model in (version.name, live_name)
         ]

@@ -121,8 +121,9 @@ Votes = Callable[[str, Literal[-1, 1], int], Awaitable[None]]
 
 @pytest.fixture
 def vote(pool: Pool, keys: Keys, team: Team) -> Votes:
+    """Vote on a model's answers, each in a thread of its own; Ada and Bob take turns."""
     conversations, feedback = Conversations(pool=pool, keys=keys), Feedback(pool)
-
+    voters = (team.general, replace(team.general, member_id=team.bob.member_id))
     numbers = count()
 
     async def vote(model: str, value: Literal[-1, 1], times: int) -> None:
@@ -149,7 +150,8 @@ def vote(pool: Pool, keys: Keys, team: Team) -> Votes:
                 timings_ms={},
                 sources=(),
             )
-            await feedback.vote(answer_id=answer, audience=team.general, value=value)
+            voter = voters[number // 2 % 2]
+            await feedback.vote(answer_id=answer, audience=voter, value=value)
 
     return vote
 
@@ -202,6 +204,45 @@ async def test_a_better_version_is_promoted_or_an_administrator_is_asked_once(
     assert engine.aliases == {live_alias(team.general.workspace_id): tried.name}
     (told,) = await Notices(pool).due("slack")
     assert "v1 answers everybody now" in told.text and "promoted by 60 live votes" in told.text
+
+
+async def test_a_version_that_became_worse_while_an_administrator_was_asked_is_taken_back(
+    pool: Pool, team: Team, watch: Callable[..., CanaryWatch], tried: ModelVersion, vote: Votes
+) -> None:
+    async def each_likes(liked: str, times: int) -> None:
+        for _ in range(times):
+            await vote(BASE, 1 if liked == BASE else -1, 1)
+            await vote(tried.name, 1 if liked == tried.name else -1, 1)
+
+    asking = watch(promote="ask")
+    await each_likes(tried.name, 15)
+    assert (await asking.look(tried)).verdict == "better"
+    await each_likes(BASE, 60)
+    assert (await asking.look(tried)).verdict == "worse"
+    assert (await ModelVersions(pool).serving(team.general.workspace_id)).canary is None
+    texts = [notice.text for notice in await Notices(pool).due("slack")]
+    assert [text.split()[-1] for text in texts] == ["now.", "again."]
+
+
+async def test_votes_of_one_person_or_in_one_thread_decide_nothing(
+    pool: Pool, team: Team, watch: Callable[..., CanaryWatch], tried: ModelVersion, vote: Votes
+) -> None:
+    for _ in range(30):
+        await vote(BASE, 1, 1)
+        await vote(tried.name, -1, 1)
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE votes SET member_id = %s", [team.bob.member_id])
+    now = await watch().look(tried)
+    assert (now.verdict, now.votes) == ("undecided", 60)
+    async with pool.connection() as connection:
+        await connection.execute(
+            "UPDATE votes SET member_id = %s WHERE value > 0", [team.ada.member_id]
+        )
+        await connection.execute(
+            "UPDATE messages SET thread_id = (SELECT id FROM threads ORDER BY id LIMIT 1)"
+        )
+    now = await watch().look(tried)
+    assert (now.verdict, now.votes) == ("undecided", 1)
 
 
 async def test_what_cannot_be_told_is_not_done_and_the_next_look_does_both(
