@@ -49,6 +49,7 @@ class Supervisor:
         limits: its memory, and its time, which counts while it is watched from here: a worker that
             was off for a weekend takes nothing from it.
         environment: of the process.
+        read_from: bytes of the folder's events that another run told.
     """
 
     def __init__(
@@ -59,13 +60,14 @@ class Supervisor:
         runs: Runs,
         limits: TrainingSettings,
         environment: Mapping[str, str],
+        read_from: int = 0,
     ) -> None:
         self._run = run
         self._folder = folder
         self._runs = runs
         self._limits = limits
         self._environment = environment
-        self._read_to = 0
+        self._read_to = read_from
         self._steps: set[tuple[str, int]] = set()
         self._stepped = False
         self._cancelled_at_s: float | None = None
@@ -156,9 +158,12 @@ class Supervisor:
         steps = [each for each in told if each.get("values")]
         self._stepped = self._stepped or bool(steps)
         self._steps.update((each["stage"], each["step"]) for each in steps)
+        stage = told[-1]["stage"] if told else None
+        notes = [each["note"] for each in told if each.get("note") and each["stage"] == stage]
         wants_end = await self._runs.tell(
             self._run.id,
-            stage=told[-1]["stage"] if told else None,
+            stage=stage,
+            note=notes[-1] if notes else None,
             metrics=[(each["stage"], each["step"], _values(each)) for each in steps],
         )
         if not wants_end:

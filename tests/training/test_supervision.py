@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def supervises(pool: Pool, team: Team, folder: Path) -> Supervises:
-    async def make(**limits: object) -> tuple[RunId, Supervisor]:
+    async def make(*, read_from: int = 0, **limits: object) -> tuple[RunId, Supervisor]:
         runs = Runs(pool)
         run_id = await runs.queue(
             Recipe(kind="train", parameters={}),
@@ -48,7 +48,12 @@ def supervises(pool: Pool, team: Team, folder: Path) -> Supervises:
         assert run is not None
         limits_of_run = TrainingSettings.model_validate(limits)
         supervisor = Supervisor(
-            run, folder, runs=runs, limits=limits_of_run, environment=os.environ
+            run,
+            folder,
+            runs=runs,
+            limits=limits_of_run,
+            environment=os.environ,
+            read_from=read_from,
         )
         return run_id, supervisor
 
@@ -121,6 +126,39 @@ async def test_a_device_serves_one_run(supervises: Supervises, folder: Path) -> 
         with pytest.raises(RetryLater):
             await supervisor.until_ended()
     assert not processes_of(folder)
+
+
+async def test_what_a_stage_says_in_words_is_stored_with_the_run(
+    pool: Pool, supervises: Supervises, folder: Path
+) -> None:
+    run_id, supervisor = await supervises()
+    told = [
+        {"stage": "dpo", "note": "Left out: There are no pairs."},
+        {"stage": "sft", "note": "Going on from step 40."},
+        {"stage": "sft", "step": 41, "of_steps": 50, "eta_s": 9, "values": {"loss": 1.0}},
+    ]
+    (folder / EVENTS).write_text("".join(json.dumps(each) + "\n" for each in told))
+    runs = Runs(pool)
+    await runs.cancel(run_id, by=None)
+    assert await supervisor.until_ended() == EXIT_STOPPED
+    run = await runs.get(run_id)
+    assert run is not None
+    assert (run.stage, run.note) == ("sft", "Going on from step 40.")
+
+
+async def test_what_another_run_told_in_the_same_folder_is_left_alone(
+    pool: Pool, supervises: Supervises, folder: Path
+) -> None:
+    step = {"stage": "sft", "step": 1, "of_steps": 9, "eta_s": None, "values": {"loss": 1.0}}
+    before = json.dumps(step) + "\n"
+    (folder / EVENTS).write_text(before + json.dumps({"stage": "gate", "note": "Asked 8."}) + "\n")
+    run_id, supervisor = await supervises(read_from=len(before))
+    runs = Runs(pool)
+    await runs.cancel(run_id, by=None)
+    assert await supervisor.until_ended() == EXIT_STOPPED
+    run = await runs.get(run_id)
+    assert run is not None and (run.stage, run.note) == ("gate", "Asked 8.")
+    assert await runs.metrics(run_id) == []
 
 
 async def test_what_the_process_of_a_killed_worker_told_is_not_lost(
