@@ -2,16 +2,20 @@
 
 Every field has the name that TRL's or PEFT's own configuration gives it, so their documentation is
 ours. A recipe is a TOML or JSON file, or the name of a shipped one: `sft`, `dpo`, `kto`, `reward`,
-`rloo` and `pipeline`, each with defaults for a GPU and for a small CPU.
+`rloo` and `pipeline`, each with defaults for a GPU and for a small CPU. What a file does not name
+has the same defaults.
 """
 
+import difflib
 import json
+import reprlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from training.errors import RecipeInvalid
 
@@ -21,7 +25,8 @@ LoadIn = Literal["float32", "bfloat16", "8bit", "4bit"]
 
 
 class _Fields(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # An infinite number has no place in the JSON of a plan.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LoraSettings(_Fields):
@@ -119,7 +124,8 @@ class RlooRecipe(_Stage):
     On a CPU all answers to a prompt share its reading, which is what a step costs: sixteen take
     hardly longer than four, and where four are all alike there is nothing to learn.
     After the four epochs of `sft` a policy is so sure of its few words that little is left to
-    choose (`tests.benchmarks.recipes`): where `rloo` shall do the work, give `sft` one at 2e-4.
+    choose (`tests.benchmarks.recipes`): where `rloo` shall do the work, give `sft` one at 2e-4, as
+    the shipped `rloo` does.
 
     Attributes:
         max_grad_norm: so high that steps in which an answer fails weigh more than those in which
@@ -141,6 +147,16 @@ class RlooRecipe(_Stage):
     max_completion_length: int = Field(48, ge=1)
     length_limit: float = Field(2.0, gt=1)
 
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        answers = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        if answers % self.num_generations:
+            raise ValueError(
+                "per_device_train_batch_size times gradient_accumulation_steps must be a multiple "
+                "of num_generations: a step draws so many answers"
+            )
+        return self
+
 
 StageRecipe = SftRecipe | DpoRecipe | KtoRecipe | RewardRecipe | RlooRecipe
 StageKind = Literal["sft", "dpo", "kto", "reward", "rloo"]
@@ -155,29 +171,55 @@ class PipelineRecipe(_Fields):
     """
 
     kind: Literal["pipeline"] = "pipeline"
-    stages: Annotated[
-        tuple[Annotated[StageRecipe, Field(discriminator="kind")], ...], Field(min_length=1)
-    ] = (SftRecipe(), DpoRecipe(), KtoRecipe(), RewardRecipe(), RlooRecipe())
+    stages: tuple[Annotated[StageRecipe, Field(discriminator="kind")], ...] = (
+        SftRecipe(),
+        DpoRecipe(),
+        KtoRecipe(),
+        RewardRecipe(),
+        RlooRecipe(),
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         kinds = [stage.kind for stage in self.stages]
+        if not kinds:
+            raise ValueError("there must be at least one stage")
         if len(set(kinds)) < len(kinds):
             raise ValueError("each kind of stage may come once")
         if "rloo" in kinds and "reward" not in kinds[: kinds.index("rloo")]:
-            raise ValueError("rloo needs a reward stage before it")
+            raise ValueError("rloo needs a reward stage before it, whose model it learns from")
         if kinds[0] != "sft" and set(kinds) != {"reward"}:
             raise ValueError("the first stage must be sft, whose policy the others hold on to")
         return self
 
 
 Recipe = Annotated[
-    SftRecipe | DpoRecipe | KtoRecipe | RewardRecipe | RlooRecipe | PipelineRecipe,
-    Field(discriminator="kind"),
+    SftRecipe | DpoRecipe | KtoRecipe | RewardRecipe | PipelineRecipe, Field(discriminator="kind")
 ]
-NAMES: Final = ("sft", "dpo", "kto", "reward", "rloo", "pipeline")
+"""What a run does. `rloo` needs the reward model of its own run, so it only comes in a pipeline."""
 
 _RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(Recipe)
+_FIELDS: Final[Mapping[str, Sequence[str]]] = {
+    "sft": tuple(SftRecipe.model_fields),
+    "dpo": tuple(DpoRecipe.model_fields),
+    "kto": tuple(KtoRecipe.model_fields),
+    "reward": tuple(RewardRecipe.model_fields),
+    "rloo": tuple(RlooRecipe.model_fields),
+    "pipeline": tuple(PipelineRecipe.model_fields),
+    "lora": tuple(LoraSettings.model_fields),
+}
+"""Names that may be written into each table of a file."""
+_BEGUN: Final = {"kind": "sft", "learning_rate": 2e-4, "num_train_epochs": 1.0}
+_SHIPPED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "sft": {"kind": "sft"},
+    "dpo": {"kind": "pipeline", "stages": [{"kind": "sft"}, {"kind": "dpo"}]},
+    "kto": {"kind": "pipeline", "stages": [{"kind": "sft"}, {"kind": "kto"}]},
+    "reward": {"kind": "reward"},
+    "rloo": {"kind": "pipeline", "stages": [_BEGUN, {"kind": "reward"}, {"kind": "rloo"}]},
+    "pipeline": {"kind": "pipeline"},
+}
+NAMES: Final = tuple(_SHIPPED)
+
 _GPU_STAGE: Final[Mapping[str, Any]] = {
     "load_in": "4bit",
     "bf16": True,
@@ -200,42 +242,56 @@ every answer that is drawn also keeps its prompt's cache for itself."""
 def named(name: str, device: Device) -> Recipe:
     """A shipped recipe.
 
+    `dpo` and `kto` begin with `sft`, whose policy is their reference; `rloo` begins with a short
+    `sft`, which leaves it something to choose, and the reward model that it learns from.
+
     Raises:
         RecipeInvalid: there is none of that name.
     """
     if name not in NAMES:
         raise RecipeInvalid(
-            f"No recipe {name!r}.",
+            f"There is no recipe {name!r}{_nearest(name, NAMES)}",
             advice=f"Name one of {', '.join(NAMES)}, or a TOML or JSON file.",
         )
-    recipe = parse({"kind": name})
-    if device == "cpu":
-        return recipe
-    if isinstance(recipe, PipelineRecipe):
-        stages = [_for_gpu(stage) for stage in recipe.stages]
-        return parse({"kind": "pipeline", "stages": stages})
-    return parse(_for_gpu(recipe))
+    return parse(_SHIPPED[name], device)
 
 
-def _for_gpu(stage: StageRecipe) -> dict[str, Any]:
-    return {"kind": stage.kind, **_GPU_STAGE, **_SMALLER_STEPS.get(stage.kind, {})}
-
-
-def parse(fields: Mapping[str, Any]) -> Recipe:
+def parse(fields: Mapping[str, Any], device: Device = "cpu") -> Recipe:
     """A recipe from its fields; what is not named has its default.
+
+    A preference stage alone begins with the base model, which is then its own reference.
+
+    Args:
+        device: whose defaults; to a stored plan, which names every field, it makes no difference.
 
     Raises:
         RecipeInvalid: a field is unknown or has an impossible value; the text names it.
     """
+    if fields.get("kind") == "rloo":
+        raise RecipeInvalid(
+            "rloo cannot be alone: it needs a reward stage before it, whose model it learns from.",
+            advice="Use the shipped recipe rloo, or a pipeline of sft, reward and rloo.",
+        )
     try:
-        return _RECIPE.validate_python(dict(fields))
+        return _RECIPE.validate_python(_on(device, fields))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise RecipeInvalid(f"{where}: {first['msg']}.", advice=f"Recipes: {NAMES}.") from error
+        raise _invalid(error) from error
 
 
-def read(path: Path) -> Recipe:
+def _on(device: Device, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's fields above the device's defaults, in each stage."""
+    if device == "cpu":
+        return dict(fields)  # the classes' own defaults
+    if fields.get("kind") != "pipeline":
+        smaller = _SMALLER_STEPS.get(str(fields.get("kind")), {})
+        return {**_GPU_STAGE, **smaller, **fields}
+    stages = fields.get("stages", [{"kind": each.kind} for each in PipelineRecipe().stages])
+    if isinstance(stages, list | tuple):
+        stages = [_on(device, each) if isinstance(each, Mapping) else each for each in stages]
+    return {**fields, "stages": stages}
+
+
+def read(path: Path, device: Device = "cpu") -> Recipe:
     """A recipe from a TOML or JSON file.
 
     Raises:
@@ -246,15 +302,108 @@ def read(path: Path) -> Recipe:
         fields = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise RecipeInvalid(f"{path} cannot be read: {error}.") from error
+    if not isinstance(fields, dict):
+        raise RecipeInvalid(f"{path} holds no table of fields.")
     try:
-        return parse(fields)
+        return parse(fields, device)
     except RecipeInvalid as error:
         raise RecipeInvalid(f"{path}: {error}", advice=error.advice) from error
 
 
-def stages_of(recipe: Recipe) -> tuple[StageRecipe, ...]:
-    """The stages that a run of this recipe goes through.
+def named_or_read(name: str, device: Device) -> Recipe:
+    """A shipped recipe, or that of a file.
 
-    A preference stage alone begins with the base model, which is then its own reference.
+    Raises:
+        RecipeInvalid: as `named` and `read`.
     """
+    if name in NAMES or not Path(name).exists():
+        return named(name, device)
+    return read(Path(name), device)
+
+
+def stages_of(recipe: Recipe) -> tuple[StageRecipe, ...]:
+    """The stages that a run of this recipe goes through."""
     return recipe.stages if isinstance(recipe, PipelineRecipe) else (recipe,)
+
+
+# -- What is wrong, in words ----------------------------------------------------------------------
+
+_MUST: Final[Mapping[str, str]] = {
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
+    "finite_number": "must be finite",
+    "tuple_type": "must be a list",
+    "string_type": "must be text, or a list of texts",
+}
+_MUST_OF_TYPES: Final[Mapping[str, str]] = {
+    "float": "must be a number",
+    "int": "must be a whole number",
+    "bool": "must be true or false",
+    "model": "must be a table of fields",
+}
+"""By the first word of what pydantic calls a fault, where that is not in `_MUST`."""
+
+
+def _invalid(error: ValidationError) -> RecipeInvalid:
+    """The first fault as a sentence, with how many more there are."""
+    faults = error.errors(include_url=False)
+    sentence, advice = _fault(faults[0])
+    more = len({_place(each["loc"]) for each in faults}) - 1
+    if more:
+        sentence += f" There {'is' if more == 1 else 'are'} {more} more to correct."
+    return RecipeInvalid(sentence, advice=advice)
+
+
+def _fault(fault: ErrorDetails) -> tuple[str, str]:
+    """What is wrong, and what is allowed there where the sentence does not say it."""
+    where, field = _place(fault["loc"])
+    context = fault.get("ctx", {})
+    match fault["type"]:
+        case "extra_forbidden":
+            where, _ = _place(fault["loc"][:-1])
+            known = _FIELDS[where.rpartition(".")[2]]
+            name = str(fault["loc"][-1])
+            sentence = f"there is no field {name!r}{_nearest(name, known)}"
+            return f"{where}: {sentence}", f"Fields: {', '.join(known)}."
+        case "union_tag_not_found":
+            return f"{where}: its kind is missing.", f"Kinds: {', '.join(_kinds(where))}."
+        case "union_tag_invalid":
+            kinds = _kinds(where)
+            sentence = f"there is no kind {context['tag']!r}{_nearest(context['tag'], kinds)}"
+            return f"{where}: {sentence}", f"Kinds: {', '.join(kinds)}."
+        case "value_error":
+            return f"{where}: {context['error']}.", ""
+        case kind:
+            must = _MUST.get(kind) or _MUST_OF_TYPES.get(kind.partition("_")[0], "cannot be")
+            given = reprlib.repr(fault["input"])
+            return f"{where}: {field or 'this'} is {given}, but {must.format(**context)}.", ""
+
+
+def _place(parts: Iterable[int | str]) -> tuple[str, str]:
+    """The table in which a fault is, such as `sft.lora` or `stage 2`, and the field."""
+    table, field = "recipe", ""
+    for part in parts:
+        if part == "lora":
+            table, field = f"{table}.lora", ""
+        elif part in _FIELDS:  # of a stage, whose kind says which one it is
+            table, field = str(part), ""
+        elif isinstance(part, int) and field == "stages":
+            table, field = f"stage {part + 1}", ""
+        elif not field:
+            field = str(part)
+    return table, field
+
+
+def _kinds(where: str) -> tuple[str, ...]:
+    """What may be a whole recipe, and what a stage of one."""
+    alone = ("sft", "dpo", "kto", "reward")
+    return (*alone, "pipeline") if where == "recipe" else (*alone, "rloo")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a name that is not known."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]!r}?" if found else "."

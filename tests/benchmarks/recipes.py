@@ -1,10 +1,10 @@
 """What each stage gains on its own feedback: `python -m tests.benchmarks recipes [--short]`.
 
-The simulated team of `proof` rates, and every stage learns from its feedback by the shipped recipe,
-`dpo` and `kto` from the policy that `sft` left. `rloo` goes on from a policy that has had a few
-steps of `sft` only: the shipped four epochs answer in so few words, and so surely, that they leave
-no answers to choose from. Every stage is measured on held-out rows of its own kind, before its
-first step and after its last one.
+The simulated team of `proof` rates, and every stage learns from its feedback as in the shipped
+recipe of its name: `dpo` and `kto` go on from the policy that `sft` left, `rloo` from that of a
+short `sft`, because after four epochs a policy answers in so few words, and so surely, that it
+leaves no answers to choose from. Every stage is measured on held-out rows of its own kind, before
+its first step and after its last one.
 """
 
 import asyncio
@@ -14,14 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from feedback.datasets import snapshot, write
 from feedback.rules import Rules
 from tests.benchmarks import Row
 from tests.benchmarks.training_team import MODEL, MOST_PIECES, training_team
 from training.base_model import Reader, base_weights
-from training.recipes import Recipe, StageKind, parse
+from training.recipes import StageKind, StageRecipe, named, stages_of
 from training.stage import Events, Stage, StageResult
 
 MEASURES: Mapping[StageKind, tuple[str, str]] = {
@@ -33,8 +32,6 @@ MEASURES: Mapping[StageKind, tuple[str, str]] = {
 }
 SERVED = ("likeliest_reward", "reward of the likeliest answers")
 """Of `rloo`, which works for drawn answers."""
-BEGUN: Mapping[str, Any] = {"learning_rate": 2e-4, "num_train_epochs": 1}
-"""Of the policy that `rloo` goes on from."""
 
 
 def run(*, short: bool) -> Iterator[Row]:
@@ -42,14 +39,17 @@ def run(*, short: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="parley-recipes-") as folder:
         yield asyncio.run(_rate(Path(folder), short=short))
         school = _School.open(Path(folder), short=short)
-        sft = school.learn("sft")
+        sft_recipe, dpo_recipe = stages_of(named("dpo", "cpu"))
+        *_, kto_recipe = stages_of(named("kto", "cpu"))
+        begun_recipe, reward_recipe, rloo_recipe = stages_of(named("rloo", "cpu"))
+        sft = school.learn(sft_recipe)
         yield school.gained("sft", sft)
-        yield school.gained("dpo", school.learn("dpo", policy=sft.adapter))
-        yield school.gained("kto", school.learn("kto", policy=sft.adapter))
-        reward = school.learn("reward")
+        yield school.gained("dpo", school.learn(dpo_recipe, policy=sft.adapter))
+        yield school.gained("kto", school.learn(kto_recipe, policy=sft.adapter))
+        reward = school.learn(reward_recipe)
         yield school.gained("reward", reward)
-        begun = school.learn("sft", name="begun", **BEGUN)
-        rloo = school.learn("rloo", policy=begun.adapter, reward_model=reward.adapter)
+        begun = school.learn(begun_recipe, name="begun")
+        rloo = school.learn(rloo_recipe, policy=begun.adapter, reward_model=reward.adapter)
         yield school.gained("rloo", rloo)
         yield school.gained("rloo", rloo, SERVED)
 
@@ -85,16 +85,15 @@ class _School:
 
     def learn(
         self,
-        kind: StageKind,
+        recipe: StageRecipe,
         *,
         name: str | None = None,
         policy: Path | None = None,
         reward_model: Path | None = None,
-        **fields: Any,
     ) -> StageResult:
         stage = Stage(
-            kind=kind,
-            folder=self.folder / (name or kind),
+            kind=recipe.kind,
+            folder=self.folder / (name or recipe.kind),
             weights=self.weights,
             reader=self.reader,
             snapshot=self.folder / "snapshot",
@@ -103,9 +102,9 @@ class _School:
             reward_model=reward_model,
         )
         stage.folder.mkdir()
-        steps = {"max_steps": 1} if self.short else {}
-        recipe: Recipe = parse({"kind": kind, **fields, **steps})
-        found: StageResult = import_module(f"training.{kind}").run(stage, recipe)
+        if self.short:
+            recipe = recipe.model_copy(update={"max_steps": 1})
+        found: StageResult = import_module(f"training.{recipe.kind}").run(stage, recipe)
         return found
 
     def gained(

@@ -18,7 +18,7 @@ from tests.engine import tiny_models
 from tests.training.conftest import MODEL
 from training.base_model import Reader, load_base
 from training.errors import NotEnoughFeedback, RecipeInvalid
-from training.recipes import LoraSettings, StageKind, parse
+from training.recipes import LoraSettings, StageKind, parse, stages_of
 from training.reward import RewardModel
 from training.rloo import WINDOW, length_watch
 from training.sampling import Drawing, draw
@@ -95,9 +95,10 @@ def stage_in(tmp_path: Path, new_stage: Callable[..., Stage]) -> Callable[..., S
 
 def run(stage: Stage, **fields: Any) -> StageResult:
     small = {"max_completion_length": 6, "num_generations": 4} if stage.kind == "rloo" else {}
-    found: StageResult = importlib.import_module(f"training.{stage.kind}").run(
-        stage, parse({"kind": stage.kind, **FIELDS, **small, **fields})
-    )
+    before = [{"kind": kind} for kind in ("sft", "reward") if kind != stage.kind]
+    last = {"kind": stage.kind, **FIELDS, **small, **fields}
+    recipe = stages_of(parse({"kind": "pipeline", "stages": [*before, last]}))[-1]
+    found: StageResult = importlib.import_module(f"training.{stage.kind}").run(stage, recipe)
     return found
 
 
