@@ -3,15 +3,18 @@
 Judges, reward models and people like longer answers. As in AlpacaEval 2 (Dubois et al. 2024,
 arxiv.org/abs/2404.04475) a logistic regression explains each preference by the models and by the
 difference in length; the win rate without the second part is what remains when both say as much.
+That needs answers of about equal length: where one model's are always longer, there is no such
+rate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from feedback.rankings import BOOTSTRAP_REPLICATES, Estimate, logistic_regression
+from feedback.rankings import BOOTSTRAP_REPLICATES, Estimate, Floats, logistic_regression
 from training import bootstrap
 
 
@@ -35,49 +38,74 @@ class WinRate:
 
     Attributes:
         raw: as it was judged.
-        length_controlled: as it would be if both answers were equally long.
+        length_controlled: as it would be if both answers were equally long; None where one model's
+            are longer throughout, so that no answers show what would happen at equal length.
         longer: characters by which the candidate's answers are longer, on average.
     """
 
     raw: Estimate
-    length_controlled: Estimate
+    length_controlled: Estimate | None
     longer: float
 
 
 _EVEN: Final = (0.0, 1.0)
+NEAR: Final = 0.1
+"""Relative difference in length up to which answers are as good as equally long."""
+LEAST_SIDE: Final = 3
+LEAST_SIDE_SHARE: Final = 0.1
+"""Questions on either side of equal length, and their share of all: with fewer, a regression tells
+what it assumes about lengths and not what was observed."""
 
 
-def win_rate(preferences: Sequence[Preference]) -> WinRate:
+def win_rate(
+    preferences: Sequence[Preference], *, groups: Sequence[Hashable] | None = None
+) -> WinRate:
     """Both win rates with 95 % intervals.
 
+    Args:
+        groups: the question of each prompt; see `bootstrap.mean`.
+
     Raises:
-        ValueError: there are no preferences.
+        ValueError: there are no preferences, or not one group each.
     """
-    raw = bootstrap.mean([each.score for each in preferences])
+    raw = bootstrap.mean([each.score for each in preferences], groups=groups)
+    places = bootstrap.group_places(groups or range(len(preferences)))
+    lengths = np.array([_length_difference(each) for each in preferences])
+    score = np.array([each.score for each in preferences])
     return WinRate(
         raw=raw,
-        length_controlled=_length_controlled(preferences),
+        length_controlled=_length_controlled(score, lengths, places)
+        if _comparable(lengths, places)
+        else None,
         longer=float(np.mean([each.candidate_length - each.live_length for each in preferences])),
     )
 
 
-def _length_controlled(preferences: Sequence[Preference]) -> Estimate:
-    score = np.array([each.score for each in preferences])
-    design = np.array([(1.0, _length_difference(each)) for each in preferences])
+def _comparable(lengths: Floats, places: NDArray[np.intp]) -> bool:
+    """Whether enough questions lie on either side of equal length, or near it."""
+    needed = max(LEAST_SIDE, LEAST_SIDE_SHARE * (int(places.max()) + 1))
+    return all(len(set(places[side])) >= needed for side in (lengths <= NEAR, lengths >= -NEAR))
+
+
+def _length_controlled(score: Floats, lengths: Floats, places: NDArray[np.intp]) -> Estimate:
+    """The regression's win rate at equal length.
+
+    Args:
+        score: of each preference; shape (N,).
+        lengths: relative difference in length of each, -1 to 1; shape (N,).
+        places: number of each one's question; shape (N,).
+    """
+    design = np.stack([np.ones_like(lengths), lengths], axis=1)
     # One won and one lost half-prompt at equal length: without them, candidates that win every
     # prompt of a small set would have an interval of no width.
     design = np.concatenate([design, [(1.0, 0.0), (1.0, 0.0)]])
     score = np.concatenate([score, _EVEN])
-    count = len(preferences)
-    drawn = np.random.default_rng(0).multinomial(
-        count, np.full(count, 1 / count), size=BOOTSTRAP_REPLICATES
-    )
-    weights = np.concatenate([np.ones((1, count)), drawn])
+    groups = int(places.max()) + 1
+    drawn = bootstrap.draw(groups, BOOTSTRAP_REPLICATES)[:, places]
+    weights = np.concatenate([np.ones((1, len(places))), drawn])
     weights = np.concatenate([weights, np.full((len(weights), 2), 0.5)], axis=1)
     rates = 1 / (1 + np.exp(-logistic_regression(design, score, weights)[:, 0]))
-    tail = (1 - bootstrap.CONFIDENCE) / 2
-    low, high = np.quantile(rates[1:], [tail, 1 - tail])
-    return Estimate(value=float(rates[0]), low=float(low), high=float(high))
+    return bootstrap.estimate(float(rates[0]), rates[1:], groups=groups)
 
 
 def _length_difference(each: Preference) -> float:
