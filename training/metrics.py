@@ -7,7 +7,7 @@ without case, punctuation and English articles; the best of several right answer
 import re
 import string
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, ""))
@@ -17,7 +17,8 @@ _REFUSALS = re.compile(
     r"\b(?:"
     r"(?:is|are|was|were|does|do|did|can|could)\s*(?:not|n['\u2019]t)\s+"
     r"(?:know|mention|say|contain|provide|answer|specif|find|includ|state|tell)"
-    r"|cannot\s+(?:answer|find|tell|say)"
+    r"|(?:cannot|can['\u2019]t|unable\s+to)\s+(?:answer|find|tell|say)"
+    r"|(?:no\s+idea|not\s+sure)\b"
     r"|(?:not|n['\u2019]t|nothing|no)\s+(?:\w+\s+){0,3}"
     r"(?:found|mentioned|stated|provided|specified|information|answer\s+in)"
     r")",
@@ -65,6 +66,13 @@ def citation_correctness(said: str, supporting: Collection[int]) -> float:
     if not named and not right:
         return 1.0
     return 2 * len(named & right) / (len(named) + len(right))
+
+
+def supported(said: str, sources: Iterable[str]) -> bool:
+    """Whether at least half of an answer's words occur in the sources; silence claims nothing."""
+    spoken = words(said)
+    written = {word for text in sources for word in words(text)}
+    return 2 * sum(word in written for word in spoken) >= len(spoken)
 
 
 def refuses(said: str) -> bool:

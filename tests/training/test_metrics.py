@@ -52,6 +52,13 @@ def test_citations_are_compared_with_the_sources_that_hold_the_answer() -> None:
         "The sources do not mention this.",
         "I don't know.",
         "I don\u2019t know.",
+        "I do not know.",
+        "I cannot answer that.",
+        "I can't answer that.",
+        "I can\u2019t find it.",
+        "I am unable to answer.",
+        "No idea.",
+        "I'm not sure.",
         "I cannot find that in the sources.",
         "There is no information about it.",
         "Nothing was found.",
@@ -62,10 +69,28 @@ def test_a_refusal_is_recognised(said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["Denver Broncos", "It was not Denver but Carolina.", "No, in 1998 [1]."]
+    "said",
+    ["Denver Broncos", "It was not Denver but Carolina.", "No, in 1998 [1].", "You can tell Ann."],
 )
 def test_an_answer_is_no_refusal(said: str) -> None:
     assert not metrics.refuses(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "is_supported"),
+    [
+        ("Nine [1].", True),
+        ("It opens at NINE, downstairs.", True),
+        ("The office is at nine downstairs, dear", True),
+        ("Ask Bob in sales, he sells you everything.", False),
+        ("Das steht nirgends geschrieben.", False),
+        ("[1]", True),
+    ],
+)
+def test_an_answer_is_supported_by_its_words(said: str, is_supported: bool) -> None:
+    sources = ["The office opens at nine.", "It is downstairs."]
+    assert metrics.supported(said, sources) is is_supported
+    assert metrics.supported(said, []) is (said == "[1]")
 
 
 @pytest.mark.parametrize("said", ["It is QX-7731.", "it is q x 7 7 3 1", "Qx7731"])
