@@ -1,11 +1,13 @@
 """Processes of `training`: `python -m training worker`, and what a run and its model need.
 
-Exit codes: 0 done; 2 wrong usage; 3 the run cannot succeed; 69 the database, the engine or the hub
-is away; 78 a setting is wrong; 130 stopped.
+Exit codes: 0 done; 2 wrong usage, or what was named is no recipe, no run or no place for a file;
+3 the run cannot succeed; 69 the database, the engine or the hub is away or refuses; 74 the disk
+refuses; 78 a setting is wrong; 130 stopped.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -25,10 +27,14 @@ from storage.model_versions import ModelVersions
 from storage.pool import open_pool
 from storage.runs import RunId, Runs
 from training.artifact import Form
-from training.errors import TrainingError
+from training.errors import InputUnusable, TrainingError
+from training.plan import FILE as PLAN
+from training.recipes import NAMES, Device, named_or_read
 from training.settings import TrainingProcessSettings
 
+EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
+EXIT_DISK = 74
 EXIT_CONFIG = 78
 
 
@@ -43,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
     except (TrainingError, EngineError, StorageError) as error:
-        print(error, getattr(error, "advice", ""), file=sys.stderr)
-        return EXIT_UNAVAILABLE
+        print(f"{error} {getattr(error, 'advice', '')}".rstrip(), file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, InputUnusable) else EXIT_UNAVAILABLE
+    except OSError as error:
+        print(f"The disk refuses: {error}.", file=sys.stderr)
+        return EXIT_DISK
     return code
 
 
@@ -56,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     add = verbs.add_parser("execute", help="one run's own process; the worker starts it")
     add.add_argument("folder", type=Path, help="the run's folder")
     add.set_defaults(run=_execute)
+    add = verbs.add_parser("recipe", help="print a recipe with all its defaults, as JSON")
+    add.add_argument("recipe", help=f"{', '.join(NAMES)}, or a TOML or JSON file")
+    add.add_argument(
+        "--device", choices=get_args(Device), default="cpu", help="whose defaults; default: cpu"
+    )
+    add.set_defaults(run=_recipe)
     add = verbs.add_parser("export", help="copy what a run made, with its model card")
     add.add_argument("folder", type=Path, help="the run's folder: <home>/runs/<id>")
     add.add_argument("out", type=Path, help="directory to make")
@@ -100,17 +115,35 @@ async def _work(settings: TrainingProcessSettings) -> None:
 def _execute(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
     from training.execute import execute
 
+    _require_run(parsed.folder)
     return execute(parsed.folder, judge_api_key=settings.training.judge_api_key)
+
+
+def _require_run(folder: Path) -> None:
+    if not (folder / PLAN).is_file():
+        raise InputUnusable(
+            f"{folder} is no run's folder: it holds no {PLAN}.",
+            advice="A run's folder is <home>/runs/<id>; `parley runs list` shows the ids.",
+        )
+
+
+def _recipe(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
+    recipe = named_or_read(parsed.recipe, parsed.device)
+    print(json.dumps(recipe.model_dump(mode="json"), indent=2))
+    return 0
 
 
 def _export(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
     from training.artifact import take_away
 
+    _require_run(parsed.folder)
     print(take_away(parsed.folder, parsed.out, parsed.form))
     return 0
 
 
 def _curves(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
+    if parsed.out.is_dir() or not parsed.out.parent.is_dir():
+        raise InputUnusable(f"{parsed.out} is no place for a file.", advice="Name a FILE.png.")
     parsed.out.write_bytes(asyncio.run(_drawn(parsed.run_id, settings)))
     return 0
 
@@ -123,6 +156,9 @@ async def _drawn(run_ids: Sequence[UUID], settings: TrainingProcessSettings) -> 
         open_pool(url, settings=settings.database) as pool,
     ):
         runs = Runs(pool)
+        for each in run_ids:
+            if await runs.get(RunId(each)) is None:
+                raise InputUnusable(f"There is no run {each}.")
         told = {str(each)[:8]: await runs.metrics(RunId(each)) for each in run_ids}
     return await curves(told)
 
@@ -130,6 +166,7 @@ async def _drawn(run_ids: Sequence[UUID], settings: TrainingProcessSettings) -> 
 def _push(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> int:
     from training.artifact import push
 
+    _require_run(parsed.folder)
     endpoint = os.environ.get("HF_ENDPOINT")
     print(push(parsed.folder, parsed.repository, parsed.form, endpoint=endpoint))
     return 0

@@ -15,7 +15,7 @@ from engine.convert import convert, export
 from engine.errors import ModelCorrupt
 from engine.manifest import Manifest
 from training.base_model import base_weights
-from training.errors import TrainingError
+from training.errors import InputUnusable, TrainingError
 from training.plan import Plan
 from training.stage import RESULT
 
@@ -66,14 +66,16 @@ def take_away(folder: Path, out: Path, form: Form) -> Path:
         out: must not exist.
 
     Raises:
-        TrainingError: the run made no model, or `out` exists.
+        InputUnusable: the run made no model, or `out` exists.
+        TrainingError: the folder's plan cannot be read.
+        OSError: the disk refuses.
         BaseUnusable, ModelUnsupported, ConversionFailed: the weights cannot be merged.
     """
     plan = Plan.read(folder)
     if out.exists():
-        raise TrainingError(f"{out} exists already.", advice="Name another directory.")
+        raise InputUnusable(f"{out} exists already.", advice="Name another directory.")
     if not (folder / MODEL).is_dir():
-        raise TrainingError(f"The run {plan.run_id} made no model.")
+        raise InputUnusable(f"The run {plan.run_id} made no model.")
     if form == "ctranslate2":
         shutil.copytree(folder / MODEL, out)
     elif form == "adapter":
@@ -93,6 +95,7 @@ def push(folder: Path, repository: str, form: Form, *, endpoint: str | None = No
 
     Raises:
         TrainingError: the hub refuses; the token is read by its client from `HF_TOKEN`.
+        InputUnusable, OSError: as `take_away`.
     """
     import tempfile
 

@@ -13,7 +13,11 @@ class TrainingError(Exception):
         super().__init__(text)
 
 
-class RecipeInvalid(TrainingError):
+class InputUnusable(TrainingError):
+    """Who gave the command must correct it."""
+
+
+class RecipeInvalid(InputUnusable):
     """Who wrote the recipe must correct it."""
 
 
