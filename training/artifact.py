@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from engine.convert import convert, export
 from engine.errors import ModelCorrupt
 from engine.manifest import Manifest
+from engine.pull import repository_of
 from training.base_model import base_weights
 from training.errors import InputUnusable, TrainingError
 from training.plan import Plan
@@ -80,6 +81,7 @@ def take_away(folder: Path, out: Path, form: Form) -> Path:
         shutil.copytree(folder / MODEL, out)
     elif form == "adapter":
         shutil.copytree(_adapter(folder), out)
+        _name_base(out / "adapter_config.json", _base_repository(plan))
     else:
         export(base_weights(plan.base, home=plan.home), out=out, adapter=_adapter(folder))
     (out / CARD).write_text(card(folder, form), "utf-8")
@@ -133,15 +135,13 @@ def card(folder: Path, form: Form) -> str:
     """
     plan = Plan.read(folder)
     base = Manifest.read(plan.base, verify=False)
+    about = _about(base.licence, _base_repository(plan), form)
     snapshot = _json(plan.snapshot / "manifest.json")
     gate = _json(folder / "gate.json")
     rows = "".join(f"| {name} | {count} |\n" for name, count in snapshot.get("rows", {}).items())
     reasons = "".join(f"- {reason}\n" for reason in gate.get("reasons", []))
     return f"""---
-license: {base.licence or "other"}
-base_model: {base.source.removeprefix("hf:").partition("@")[0]}
-library_name: {_LIBRARIES[form]}
-tags: [parley, lora]
+{about}
 ---
 
 # {plan.name}
@@ -179,6 +179,25 @@ Outcome of the gate: {gate.get("outcome", "not judged")}.
 
 {base.licence or "That of the base model, which does not name one."}
 """
+
+
+def _about(licence: str | None, repository: str | None, form: Form) -> str:
+    """What the hub reads of a card; it takes no `base_model` that is not one of its own."""
+    lines = [f"license: {licence or 'other'}"]
+    if repository is not None:
+        lines.append(f"base_model: {repository}")
+    return "\n".join([*lines, f"library_name: {_LIBRARIES[form]}", "tags: [parley, lora]"])
+
+
+def _base_repository(plan: Plan) -> str | None:
+    """Where everybody finds the base; None where its manifest names no place."""
+    return repository_of(Manifest.read(plan.base, verify=False).source)
+
+
+def _name_base(config: Path, repository: str | None) -> None:
+    """Name the base in an adapter's configuration as others know it, not by this machine's path."""
+    fields = json.loads(config.read_bytes()) | {"base_model_name_or_path": repository}
+    config.write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
 
 
 def _stages(folder: Path) -> str:

