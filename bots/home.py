@@ -86,11 +86,11 @@ def consent_text(home: Home, dialect: Dialect) -> str:
     if home.consents:
         return (
             f"You {dialect.bold('have agreed')} that your votes and corrections train models, "
-            "where the channel's settings agree too."
+            "where the channel's settings agree too. What you rated before you agreed does not."
         )
     return (
         f"Your votes and corrections {dialect.bold('do not train')} models: you have not agreed "
-        "to it."
+        "to it. Agreeing is for what you rate from then on; it does not reach earlier ratings."
     )
 
 

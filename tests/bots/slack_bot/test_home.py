@@ -72,7 +72,7 @@ async def test_consent_is_off_and_can_be_given_and_withdrawn(stage: Stage) -> No
     member = (await stage.audience(ana, slack.direct(ana))).member_id
     assert member is not None
     view = await open_home(stage, ana)
-    assert "do not train" in seen(view)
+    assert "do not train" in seen(view) and "does not reach earlier ratings" in seen(view)
     for _ in range(2):  # a double click is one change
         await slack.click_in_view(ana, view, "parley_home_consent").acknowledged()
     view = await published(stage, ana, "have agreed")
