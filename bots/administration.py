@@ -22,6 +22,7 @@ from bots.channel_settings import (
     save_workspace,
 )
 from bots.errors import BotsError
+from bots.training_status import TrainingStatus, training_status
 from engine.client import EngineClient, ModelInfo
 from engine.errors import EngineError, ModelNotFound
 from storage import audit
@@ -31,12 +32,9 @@ from storage.members import Forgotten, forget
 from storage.model_versions import is_elsewhere
 from storage.places import Places
 from storage.pool import Pool
-from storage.runs import Recipe, RunId, Runs, StoredRun
+from storage.runs import Recipe, RunId, Runs
 
 logger = logging.getLogger(__name__)
-
-RUNS_SHOWN = 5
-"""Newest runs in a status."""
 
 
 class AdministrationError(BotsError):
@@ -95,13 +93,13 @@ class Status:
     Attributes:
         models: empty when the engine does not answer, and `engine_trouble` says why then.
         documents: by their status, those that are readable in the actor's place.
-        runs: newest first.
+        training: the workspace's own versions and its runs.
     """
 
     models: Sequence[ModelInfo]
     engine_trouble: str | None
     documents: Mapping[str, int]
-    runs: Sequence[StoredRun]
+    training: TrainingStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +207,7 @@ class Administration:
         )
 
     async def status(self, actor: Actor) -> Status:
-        """How engine, documents and runs are; a part that is down is part of the answer.
+        """How engine, documents, versions and runs are; what is down is part of the answer.
 
         Raises:
             NotAdministrator: the actor is none.
@@ -228,7 +226,7 @@ class Administration:
             models=models,
             engine_trouble=trouble,
             documents=counts,
-            runs=await self.runs.list(actor.audience.workspace_id, limit=RUNS_SHOWN),
+            training=await training_status(self.pool, actor.audience.workspace_id),
         )
 
     async def forget(self, audience: Audience, *, also: Sequence[MemberId] = ()) -> Forgotten:

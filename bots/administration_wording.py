@@ -5,6 +5,7 @@ from typing import Final
 
 from bots.administration import ModelChoice, Status
 from bots.dialect import Dialect
+from bots.training_status import lines
 from feedback import Leaderboard, Ranked
 from feedback.rankings import MIN_VOTES
 from storage.runs import Recipe, RunId
@@ -26,12 +27,28 @@ _EVERYBODY: Final = (
 _ADMINISTRATORS: Final = (
     ("model [NAME | default]", "list the models, or set this channel's"),
     ("settings", "how I behave in this channel"),
-    ("train [METHOD]", "queue a training"),
-    ("promote [VERSION]", "queue a promotion: a trained model answers from then on"),
-    ("rollback [VERSION]", "queue a rollback: an earlier model answers again"),
-    ("status", "engine, documents, runs"),
+    ("train [METHOD]", "queue a training; without a method, by the recipe of the settings"),
+    (
+        "promote [VERSION]",
+        "a trained version answers everybody; without one, the tried one or the newest candidate",
+    ),
+    (
+        "rollback [VERSION | base]",
+        "this version, or the base model, answers instead; without one, a version that is tried "
+        "ends its trial, or else the version before the live one answers again",
+    ),
+    (
+        "judge [VERSION]",
+        "the gate looks again at a version that it could not decide about; without one, the newest",
+    ),
+    ("status", "engine, documents, who answers, and how trainings go"),
 )
-_RUNS: Final = {"train": "A training run", "promote": "A promotion", "rollback": "A rollback"}
+_RUNS: Final = {
+    "train": "A training run",
+    "promote": "A promotion",
+    "rollback": "A rollback",
+    "judge": "Another look of the gate",
+}
 
 NOT_QUEUED = "It could not be queued: the database does not answer. Please ask again later."
 WORKSPACE_CONSENT: Final = {
@@ -81,19 +98,14 @@ def status_text(now: Status, dialect: Dialect) -> str:
     names = ", ".join(dialect.code(model.name) for model in now.models) or "none"
     engine = f"answers; models: {names}" if now.engine_trouble is None else "does not answer"
     documents = ", ".join(f"{count} {status}" for status, count in now.documents.items()) or "none"
-    runs = [
-        f"• {run.kind} {dialect.code(str(run.id))}: {run.status}"
-        + (f" ({run.stage})" if run.stage else "")
-        + (f": {dialect.plain(run.failure)}" if run.failure else "")
-        + f", asked for {run.created_at:%Y-%m-%d %H:%M} UTC"
-        for run in now.runs
-    ]
     return "\n".join(
         [
             f"{dialect.bold('Engine')} {engine}",
             f"{dialect.bold('Documents here')} {documents}",
-            dialect.bold("Runs"),
-            *(runs or ["none yet"]),
+            *(
+                f"{dialect.bold(label)} {dialect.plain(text)}"
+                for label, text in lines(now.training)
+            ),
         ]
     )
 

@@ -100,6 +100,7 @@ async def _ask(args: argparse.Namespace, settings: Settings) -> int:
     if args.json:
         _print_json(
             {
+                "answer_id": str(answer.id),
                 "answer": answer.text,
                 "found": answer.found,
                 "citations": [_plain(asdict(citation)) for citation in answer.citations],

@@ -6,10 +6,11 @@ pseudonyms.
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from bots.errors import InputUnusable
@@ -25,9 +26,15 @@ from feedback.records import workspace_name
 from feedback.relay import Relay
 from feedback.rules import Rules
 from storage.curations import Curations
+from storage.errors import PlaceNotFound
 from storage.identity import ChannelId, MemberId, WorkspaceId
 from storage.outbox import Outbox
 from storage.rated import Rated
+
+NOTHING_RATED: Final = (
+    "Nobody has rated anything yet: the answers in Slack and Discord have buttons for it, and "
+    "curators rate in Argilla."
+)
 
 
 def add_verbs(verbs: Any) -> None:
@@ -67,6 +74,8 @@ def _action(actions: Any, name: str, run: Any, summary: str) -> argparse.Argumen
 
 
 async def _leaderboard(args: argparse.Namespace, settings: Settings) -> int:
+    if args.picture is not None:
+        require_writable(args.picture)
     async with open_workplace(settings) as workplace:
         workspace_id = await workspace_of(args, workplace)
         channel_id = ChannelId(args.channel) if args.channel else None
@@ -211,16 +220,38 @@ async def _snapshot(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def workspace_of(args: argparse.Namespace, workplace: Workplace) -> WorkspaceId:
-    """The workspace that was named, or the only one where anybody rated."""
-    if args.workspace is not None:
-        return WorkspaceId(args.workspace)
+    """The workspace that was named, or the only one where anybody rated.
+
+    Raises:
+        InputUnusable: there is none of this id, or several are meant.
+    """
     found = await Rated(workplace.pool).workspaces()
+    named = "; ".join(f"{workspace_id} ({platform})" for workspace_id, platform in found)
+    if args.workspace is not None:
+        try:
+            await workplace.places.workspace_settings(WorkspaceId(args.workspace))
+        except PlaceNotFound as error:
+            there_are = f"there are: {named}" if named else "nobody has rated anything yet"
+            raise InputUnusable(f"There is no workspace {args.workspace}; {there_are}.") from error
+        return WorkspaceId(args.workspace)
     if len(found) == 1:
         return found[0][0]
     if not found:
-        raise InputUnusable("Nobody has rated anything yet.")
-    named = "; ".join(f"{workspace_id} ({platform})" for workspace_id, platform in found)
+        raise InputUnusable(NOTHING_RATED)
     raise InputUnusable(f"Which workspace? Name one with --workspace: {named}.")
+
+
+def require_writable(path: Path) -> None:
+    """Make sure that a file can be written before anything is computed for it.
+
+    Raises:
+        InputUnusable: it cannot.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InputUnusable(f"{path} cannot be written: there is no folder {folder}.")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise InputUnusable(f"{path} cannot be written.")
 
 
 def print_json(value: Any) -> None:

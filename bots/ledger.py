@@ -20,34 +20,62 @@ async def trace(pool: Pool, named: str) -> Mapping[str, Any]:
     """Everything that hangs together with an answer, a row, a run or a version.
 
     Args:
-        named: id of an answer, a run or a version, or of a row as a snapshot names it.
+        named: id of an answer, a run or a version, or of a row as a snapshot names it; or the name
+            of a version, such as `v1` or as the engine knows it.
 
     Raises:
-        InputUnusable: nothing of that id is known.
+        InputUnusable: nothing of that id or name is known, or several versions have the name.
         StorageUnavailable: safe to retry.
     """
     runs = Runs(pool)
     try:
         known = UUID(named)
-    except ValueError as error:
-        raise InputUnusable(f"{named!r} is no id; `--json` of other commands shows ids.") from error
+    except ValueError:
+        return await _of_version(pool, await _named(pool, named))
     if (run := await runs.get(RunId(known))) is not None:
         return await _of_runs(pool, [run], only=None)
     version = await ModelVersions(pool).get(VersionId(known))
-    if version is not None and version.run_id is not None:
-        made_by = await runs.get(version.run_id)
-        return await _of_runs(pool, [made_by] if made_by else [], only=None)
+    if version is not None:
+        return await _of_version(pool, version)
     # A row's id is 32 hexadecimal digits, which read as a UUID, too.
     if found := await runs.of_row(known.hex):
         return await _of_runs(pool, found, only=known.hex)
     answers = await Rated(pool).answers_of([AnswerId(known)])
     if not answers:
-        raise InputUnusable(f"Nothing is known of {named}.")
+        raise _unknown(named)
     rows = await runs.rows_of_answer(AnswerId(known))
     met = [await runs.get(run_id) for run_id in dict.fromkeys(run_id for run_id, _ in rows)]
     return await _told(
         pool, answers, [row for _, row in rows], [each for each in met if each is not None]
     )
+
+
+async def _named(pool: Pool, name: str) -> ModelVersion:
+    """The version of a name, in whichever workspace it is."""
+    found = [
+        version
+        for workspace_id, _ in await Rated(pool).workspaces()
+        for version in await ModelVersions(pool).list(workspace_id)
+        if name in (version.name, f"v{version.number}")
+    ]
+    if len(found) > 1:
+        names = ", ".join(version.name for version in found)
+        raise InputUnusable(f"Several workspaces have a {name}: name one of {names}.")
+    if not found:
+        raise _unknown(name)
+    return found[0]
+
+
+def _unknown(named: str) -> InputUnusable:
+    return InputUnusable(
+        f"Nothing is known of {named}: `parley versions` and `parley runs list` show names and ids"
+        ", `parley ask --json` an answer's."
+    )
+
+
+async def _of_version(pool: Pool, version: ModelVersion) -> Mapping[str, Any]:
+    made_by = await Runs(pool).get(version.run_id) if version.run_id is not None else None
+    return await _of_runs(pool, [made_by] if made_by else [], only=None)
 
 
 async def _of_runs(pool: Pool, runs: Sequence[StoredRun], *, only: str | None) -> Mapping[str, Any]:

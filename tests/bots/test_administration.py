@@ -117,7 +117,7 @@ async def test_a_run_waits_in_the_queue_and_shows_in_the_status(
     recipe = Recipe(kind="promote", parameters={"version": "small-3"})
     run_id = await administration.queue(actor, recipe, place={"channel": "C1", "thread": "1.2"})
     status = await administration.status(actor)
-    (run,) = status.runs
+    (run,) = status.training.waiting
     assert (run.id, run.kind, run.status) == (run_id, "promote", "queued")
     assert run.parameters == {"version": "small-3"}
     assert run.place == {"channel": "C1", "thread": "1.2"}
