@@ -6,6 +6,8 @@ looks (`training.sequential`).
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,15 +45,22 @@ class CanaryWatch:
     async def watch(self) -> None:
         """Look again and again until cancelled."""
         while True:
-            try:
-                await self.switch.load_serving()
-                await self.switch.unload_unused()
-                for version in await self.switch.versions.serving_everywhere():
-                    if version.status == "canary":
-                        await self.look(version)
-            except (StorageUnavailable, EngineError, TrainingError) as error:
-                logger.warning("not looked: %s", error, extra={"action": "canary_unwatched"})
+            await self.look_around()
             await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look_around(self) -> None:
+        """Keep in the engine what serves, and look at every version that is tried.
+
+        What fails for one workspace is logged, and keeps none of the others from theirs.
+        """
+        with _logged():
+            await self.switch.load_serving()
+            await self.switch.unload_unused()
+        with _logged():
+            for version in await self.switch.versions.serving_everywhere():
+                if version.status == "canary":
+                    with _logged(model=version.name):
+                        await self.look(version)
 
     async def look(self, version: ModelVersion) -> Standing:
         """Weigh the votes that came since a version is tried, and act on them.
@@ -91,3 +100,14 @@ class CanaryWatch:
             text = reports.better(version, votes=now.votes)
             await Notices(self.pool).add(telling.trial(run, text, about="better"))
         return now
+
+
+@contextmanager
+def _logged(**extra: str) -> Iterator[None]:
+    """Log what fails; what nobody foresaw, with where it did."""
+    try:
+        yield
+    except Exception as error:  # the watch must outlive whatever one workspace's look does
+        expected = isinstance(error, StorageUnavailable | EngineError | TrainingError)
+        extra |= {"action": "canary_unwatched"}
+        logger.warning("not looked: %s", error, extra=extra, exc_info=not expected)

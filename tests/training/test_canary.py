@@ -1,11 +1,11 @@
 """A tried version is promoted or taken back by live votes, and the place of its run is told."""
 
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 from uuid import uuid4
 
 import pytest
@@ -15,7 +15,7 @@ from engine.client import EngineClient, ModelInfo
 from engine.errors import ModelCorrupt
 from feedback import Feedback
 from storage.conversations import Conversations
-from storage.identity import AnswerId, Keys
+from storage.identity import AnswerId, Identities, Keys
 from storage.model_versions import (
     GateStatus,
     ModelVersion,
@@ -36,7 +36,7 @@ from training.errors import TrainingError
 from training.serving import UNUSED_S, ModelSwitch, Promotion
 from training.telling import Telling
 
-BASE = "base"
+BASE = "smollm2"
 
 
 class Engine(EngineClient):
@@ -49,8 +49,8 @@ class Engine(EngineClient):
         self.damaged = False
 
     async def models(self) -> list[ModelInfo]:
-        names = [*self.loaded, *self.aliases]
-        return [ModelInfo(name=name, root=name, context_length=None) for name in names]
+        roots = {name: name for name in self.loaded} | {"live": BASE} | self.aliases
+        return [ModelInfo(name=name, root=roots[name], context_length=None) for name in roots]
 
     async def load(self, name: str, source: str) -> None:
         if self.damaged:
@@ -116,17 +116,23 @@ async def tried(pool: Pool, team: Team, watch: Callable[..., CanaryWatch]) -> Mo
     return found
 
 
-Votes = Callable[[str, Literal[-1, 1], int], Awaitable[None]]
+class Votes(Protocol):
+    """Votes on a model's answers, each in a thread of its own; two people take turns."""
+
+    async def __call__(
+        self, model: str, value: int, times: int, team: Team | None = None
+    ) -> None: ...
 
 
 @pytest.fixture
 def vote(pool: Pool, keys: Keys, team: Team) -> Votes:
-    """Vote on a model's answers, each in a thread of its own; Ada and Bob take turns."""
+    ours = team
     conversations, feedback = Conversations(pool=pool, keys=keys), Feedback(pool)
-    voters = (team.general, replace(team.general, member_id=team.bob.member_id))
     numbers = count()
 
-    async def vote(model: str, value: Literal[-1, 1], times: int) -> None:
+    async def vote(model: str, value: int, times: int, team: Team | None = None) -> None:
+        team = team or ours
+        voters = (team.general, replace(team.general, member_id=team.bob.member_id))
         for number in itertools.islice(numbers, times):
             message_id, _ = await conversations.accept_question(
                 audience=team.general,
@@ -150,10 +156,31 @@ def vote(pool: Pool, keys: Keys, team: Team) -> Votes:
                 timings_ms={},
                 sources=(),
             )
-            voter = voters[number // 2 % 2]
-            await feedback.vote(answer_id=answer, audience=voter, value=value)
+            await feedback.vote(
+                answer_id=answer,
+                audience=voters[number // 2 % 2],
+                value=1 if value > 0 else -1,
+            )
 
     return vote
+
+
+@pytest.fixture
+async def other_team(pool: Pool, keys: Keys) -> Team:
+    """Another workspace's."""
+    identities = Identities(pool=pool, keys=keys)
+    ada, bob = [
+        await identities.resolve(
+            platform="web",
+            workspace="other",
+            channel="general",
+            channel_open=True,
+            member=member,
+            display_name=member,
+        )
+        for member in ("Ada", "Bob")
+    ]
+    return Team(general=ada, secret=ada, ada=ada, bob=bob)
 
 
 async def test_a_version_that_people_like_less_is_taken_back_and_the_channel_is_told(
@@ -266,6 +293,36 @@ async def test_what_cannot_be_told_is_not_done_and_the_next_look_does_both(
     live = (await versions.serving(workspace)).live
     assert live is not None and live.id == tried.id
     assert len(await Notices(pool).due("slack")) == 1
+
+
+async def test_what_fails_in_one_workspace_keeps_no_other_from_its_look(
+    pool: Pool,
+    team: Team,
+    other_team: Team,
+    watch: Callable[..., CanaryWatch],
+    vote: Votes,
+    engine: Engine,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second = sorted((team, other_team), key=lambda each: each.general.workspace_id)
+    looked = watch(promote="auto")
+    tried = {}
+    for each, liked in ((first, 1), (second, -1)):
+        version = await made(pool, each, 1)
+        await ModelVersions(pool).start_canary(version.id, share=0.5)
+        tried[each] = version
+        for _ in range(30):
+            await vote(BASE, -liked, 1, each)
+            await vote(version.name, liked, 1, each)
+    engine.damaged = True  # so that the first one's version cannot be promoted
+    await looked.look_around()
+    versions = ModelVersions(pool)
+    assert (await versions.serving(first.general.workspace_id)).canary is not None
+    assert (await versions.serving(second.general.workspace_id)).canary is None
+    unwatched = [
+        each for each in caplog.records if getattr(each, "action", "") == "canary_unwatched"
+    ]
+    assert [getattr(each, "model", "") for each in unwatched] == [tried[first].name]
 
 
 async def test_a_promoted_version_is_not_taken_back_for_the_votes_of_its_trial(
