@@ -7,7 +7,7 @@ means the same one.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 UNUSED_S: Final = 600.0
 """After which a version that answers nobody leaves the engine; a turn that chose it has ended."""
+BASE: Final = "base"
+"""What a rollback calls the model that answers where no version is live."""
+LIVE: Final = "live"
+"""The engine's name for that model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,18 +114,19 @@ class ModelSwitch:
         """What a rollback means now: the end of a trial, or else another version in place of live.
 
         Args:
-            to: name of the version that shall answer in place of the live one; None = where a
-                version is tried, its end, else the version that was live before.
+            to: name of the version that shall answer in place of the live one, or of the base
+                model: `base`, or as the engine lists it. None = where a version is tried, its end,
+                else the version that was live before.
 
         Raises:
-            TrainingError: no version answers this workspace, or none is called `to`.
+            TrainingError: no version answers this workspace, or nothing is called `to`.
         """
         serving = await self.versions.serving(workspace_id)
         if to is None and serving.canary is not None:
             return Rollback(version=serving.canary.name, tried=True)
         if serving.live is None:
             raise TrainingError("No trained version answers this workspace: nothing to take back.")
-        before = await (self._before(serving.live) if to is None else self._named(workspace_id, to))
+        before = await (self._before(serving.live) if to is None else self._meant(serving.live, to))
         if before is not None and before.id == serving.live.id:
             raise TrainingError(f"{to} is live.")
         return Rollback(version=serving.live.name, tried=False, to=_name(before))
@@ -149,16 +154,21 @@ class ModelSwitch:
     async def _replace(
         self, version: ModelVersion, to: str | None, *, by: MemberId | None, why: str
     ) -> bool:
-        """Let another version answer in place of the live one; False where it is not live."""
+        """Let another version answer in place of the live one; False where it is not live.
+
+        Turns that chose it may still be under way: `unload_unused` frees it later.
+        """
         before = await self._named(version.workspace_id, to) if to is not None else None
+        alias = live_alias(version.workspace_id)
         if before is not None:
             await self._load(before)
-            await self.engine.alias(live_alias(version.workspace_id), before.name)
+            await self.engine.alias(alias, before.name)
+        elif (base := await self._base()) is not None:
+            await self.engine.alias(alias, base)
         replaced = await self.versions.roll_back(
             version.id, was="live", to=before.id if before else None, by=by, why=why
         )
         if replaced:
-            await self._unload(version)
             logger.info("rolled back", extra={"action": "rolled_back", "model": version.name})
         return replaced
 
@@ -172,6 +182,8 @@ class ModelSwitch:
     ) -> bool:
         """Take a tried version out of service.
 
+        Turns that chose it may still be under way: `unload_unused` frees it later.
+
         Args:
             notice: left with it, as for `promote`.
 
@@ -182,7 +194,6 @@ class ModelSwitch:
             version.id, was="canary", to=None, by=by, why=why, notice=notice
         )
         if ended:
-            await self._unload(version)
             logger.info("trial ended", extra={"action": "rolled_back", "model": version.name})
         return ended
 
@@ -209,7 +220,10 @@ class ModelSwitch:
                 )
 
     async def unload_unused(self) -> None:
-        """Free the memory of versions that have answered nobody for some time."""
+        """Free the memory of versions that have answered nobody for some time.
+
+        Such are those that were replaced, rolled back, or whose trial ended.
+        """
         loaded = [model.name for model in await self.engine.models() if is_version(model.name)]
         for version in await self.versions.unused(loaded, for_s=UNUSED_S):
             await self._unload(version)
@@ -227,12 +241,29 @@ class ModelSwitch:
             )
         return ready[0]
 
-    async def _named(self, workspace_id: WorkspaceId, name: str) -> ModelVersion:
-        """A version that may answer, by the engine's name or as `v7`."""
+    async def _meant(self, live: ModelVersion, to: str) -> ModelVersion | None:
+        """What a rollback of the live version names; None = the base model."""
+        if to == BASE or to == await self._base():
+            return None
+        return await self._named(live.workspace_id, to, also=(BASE,))
+
+    async def _base(self) -> str | None:
+        """The base model's own name; None where the engine has none."""
+        models = await self.engine.models()
+        return next((model.root for model in models if model.name == LIVE), None)
+
+    async def _named(
+        self, workspace_id: WorkspaceId, name: str, *, also: Sequence[str] = ()
+    ) -> ModelVersion:
+        """A version that may answer, by the engine's name or as `v7`.
+
+        Args:
+            also: what could be named besides versions, for who named nothing of either.
+        """
         versions = await self.versions.list(workspace_id)
         found = next((each for each in versions if name in (each.name, f"v{each.number}")), None)
         if found is None:
-            known = ", ".join(f"v{each.number}" for each in versions) or "none"
+            known = ", ".join([*(f"v{each.number}" for each in versions), *also]) or "none"
             raise TrainingError(f"There is no version {name!r}; there are: {known}.")
         if found.status == "rejected":
             raise TrainingError(

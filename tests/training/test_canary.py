@@ -197,7 +197,7 @@ async def test_a_version_that_people_like_less_is_taken_back_and_the_channel_is_
     assert (await watch().look(tried)).verdict == "worse"
     serving = await ModelVersions(pool).serving(team.general.workspace_id)
     assert serving.canary is None
-    assert tried.name not in engine.loaded
+    assert tried.name in engine.loaded  # turns that chose it may still be under way
     (notice,) = await Notices(pool).due("slack")
     assert tried.name in notice.text and "answers nobody any more" in notice.text
     assert notice.place["channel"] == "C1"

@@ -2,19 +2,30 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from bots.serving import ServingModels
+from engine.chat import Sampling
+from engine.client import EngineClient
+from engine.prompt import ChatMessage
 from storage.errors import StorageUnavailable
-from storage.model_versions import ModelVersion, ModelVersions
+from storage.identity import ThreadId
+from storage.model_versions import ModelVersion, ModelVersions, live_alias
 from storage.pool import Pool
 from storage.runs import StoredRun
+from tests.engine.serving import EngineProcess
 from tests.storage.conftest import Team
-from tests.training.test_canary import Engine, made
+from tests.training.conftest import MODEL
+from tests.training.test_canary import BASE, Engine, made
 from tests.training.test_worker import ended, queued, until
-from training.serving import ModelSwitch
+from training.errors import TrainingError
+from training.serving import UNUSED_S, ModelSwitch
 from training.settings import TrainingProcessSettings
 from training.worker import TrainingWorker
 
@@ -99,6 +110,121 @@ async def test_one_version_is_taken_back_and_not_the_one_before_it(
     assert (run.status, run.failure) == ("succeeded", None)
     assert (run.result["version"], run.result["now"]) == (second.name, first.name)
     assert await _statuses(pool, team) == {first.name: "live", second.name: "rolled_back"}
+
+
+@pytest.mark.parametrize("named", ["base", BASE])
+async def test_the_base_model_answers_again_in_one_step_where_it_is_named(
+    pool: Pool,
+    team: Team,
+    finish: Finish,
+    answered_by_second: tuple[ModelVersion, ModelVersion],
+    named: str,
+) -> None:
+    first, second = answered_by_second
+    run = await finish("rollback", version=named)
+    assert (run.status, run.failure) == ("succeeded", None)
+    assert (run.result["version"], run.result["now"]) == (second.name, None)
+    assert await _statuses(pool, team) == {first.name: "retired", second.name: "rolled_back"}
+
+
+async def test_what_a_rollback_cannot_name_is_told_with_what_it_can(
+    pool: Pool, team: Team, answered_by_second: tuple[ModelVersion, ModelVersion]
+) -> None:
+    switch = ModelSwitch(versions=ModelVersions(pool), engine=Engine())
+    with pytest.raises(TrainingError, match="no version 'v9'; there are: v2, v1, base"):
+        await switch.to_roll_back(team.general.workspace_id, to="v9")
+
+
+async def test_no_request_fails_while_versions_are_tried_promoted_and_taken_back(
+    pool: Pool, team: Team, home: Path
+) -> None:
+    workspace, versions = team.general.workspace_id, ModelVersions(pool)
+    first, second, third = [await made(pool, team, number) for number in (1, 2, 3)]
+    async with pool.connection() as connection:
+        await connection.execute(
+            "UPDATE model_versions SET directory = %s", [str(home / "models" / MODEL)]
+        )
+    answers: asyncio.Queue[str] = asyncio.Queue()
+    answered: Counter[str] = Counter()
+
+    async def ask(engine: EngineClient) -> None:
+        """Choose a model, take the time that a search takes, and let it answer."""
+        serving = ServingModels(versions=versions, engine=engine)
+        while True:
+            thread = ThreadId(uuid4())
+            for message in ("When?", "And then?"):
+                model = await serving.model(workspace, thread)
+                await asyncio.sleep(0.1)
+                async for delta in engine.chat(
+                    [ChatMessage(role="user", content=message)],
+                    model=model or "live",
+                    sampling=Sampling(max_tokens=4),
+                ):
+                    if delta.finish_reason is not None:
+                        answers.put_nowait(delta.model)
+
+    async def change(switch: ModelSwitch) -> None:
+        async def back(to: str | None) -> None:
+            rollback = await switch.to_roll_back(workspace, to=to)
+            await switch.roll_back(workspace, rollback, by=None, why="asked")
+
+        stored = [await versions.get(each.id) for each in (first, second, third)]
+        one, two, three = [each for each in stored if each is not None]
+        steps = (
+            lambda: switch.try_out(one, share=0.5),
+            lambda: switch.promote(workspace, None, by=None),
+            lambda: switch.promote(workspace, two.name, by=None),
+            lambda: switch.try_out(three, share=0.5),
+            lambda: back(None),  # the trial ends
+            lambda: back("v1"),
+            lambda: back("base"),
+        )
+        for step in steps:
+            await step()
+            answered.update([await answers.get() for _ in range(answers.qsize() + 12)])
+            await switch.unload_unused()
+
+    with EngineProcess(
+        home=home,
+        models={MODEL: f"ctranslate2:{MODEL}"},
+        live=MODEL,
+        embedder=f"ctranslate2:{MODEL}",
+    ) as process:
+        async with EngineClient(url=process.url, admin_token="the-admin-token") as engine:
+            asking = [asyncio.create_task(ask(engine)) for _ in range(4)]
+            changing = asyncio.create_task(change(ModelSwitch(versions=versions, engine=engine)))
+            ended, _ = await asyncio.wait(
+                [*asking, changing], timeout=120, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            assert ended == {changing}, [task.exception() for task in ended]
+            await changing
+            roots = {model.name: model.root for model in await engine.models()}
+    assert set(answered) == {MODEL, first.name, second.name, third.name}
+    assert roots[live_alias(workspace)] == MODEL
+    assert {first.name, second.name, third.name} <= set(roots)
+
+
+async def test_a_version_that_was_taken_back_leaves_the_engine_later(
+    pool: Pool, team: Team, answered_by_second: tuple[ModelVersion, ModelVersion]
+) -> None:
+    _, second = answered_by_second
+    engine = Engine()
+    switch = ModelSwitch(versions=ModelVersions(pool), engine=engine)
+    await switch.load_serving()
+    rollback = await switch.to_roll_back(team.general.workspace_id, to=None)
+    await switch.roll_back(team.general.workspace_id, rollback, by=None, why="asked")
+    await switch.unload_unused()
+    assert second.name in engine.loaded
+    async with pool.connection() as connection:
+        await connection.execute(
+            "UPDATE model_versions SET status_at = status_at - make_interval(secs => %s)",
+            [UNUSED_S],
+        )
+    await switch.unload_unused()
+    assert second.name not in engine.loaded
 
 
 async def test_the_end_of_a_trial_does_not_take_back_what_is_live(
