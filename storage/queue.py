@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Literal
 from uuid import UUID, uuid4
+from weakref import WeakKeyDictionary
 
 from procrastinate import App, BaseRetryStrategy, JobContext, PsycopgConnector, RetryDecision
 from procrastinate.exceptions import ProcrastinateException
@@ -35,6 +36,7 @@ STALLED_AFTER_S = 5.0
 SHUTDOWN_S = 2.0
 """What a job in progress gets to finish at a stop; afterwards it is queued again."""
 LONGEST_WAIT_S = 30
+AFTER_FAILURE_S = 1.0
 GAVE_UP_TIMEOUT_S = 30.0
 
 
@@ -114,18 +116,47 @@ async def end(tasks: Iterable[asyncio.Task[Any]], *, again_after_s: float) -> No
         due = running
 
 
+async def progressed(pool: Pool, job: Job) -> None:
+    """Note that a job got further than ever before: its failures until now count no longer.
+
+    Raises:
+        StorageUnavailable: safe to retry.
+    """
+    async with pool.connection() as connection:
+        await connection.execute(
+            "UPDATE procrastinate_jobs SET args = args - 'failures' WHERE id = %s", [job.id]
+        )
+
+
+@dataclass(kw_only=True)
+class _Here:
+    """What this process does with the jobs of a database, whichever of its workers does it.
+
+    It outlives the workers: one that is built after an outage does not take the jobs of the one
+    before for those of a dead process.
+
+    Attributes:
+        running: ids of the jobs in progress. A heartbeat that was late does not make them run a
+            second time beside themselves.
+        ended: ids of jobs that ended, and when. One that the database still holds for running a
+            while later could not be marked, and is queued again.
+    """
+
+    running: set[int] = field(default_factory=set)
+    ended: dict[int, float] = field(default_factory=dict)
+
+
+_here: WeakKeyDictionary[Pool, _Here] = WeakKeyDictionary()
+
+
 @dataclass(kw_only=True)
 class Worker:
     """Takes the jobs of one queue, whatever they are.
 
     Attributes:
-        run: works on a job; `OUTAGES` are waited for without end, other exceptions `max_attempts`
-            times.
+        run: works on a job; `OUTAGES` are waited for without end, other exceptions and the death of
+            the process `max_attempts` times, counted anew when the job `progressed`.
         gave_up: told when a job is not tried again, and whether its process died of it.
-        running: ids of the jobs in progress here. A heartbeat that was late does not make them run
-            a second time beside themselves.
-        ended: ids of jobs that ended here, and when. One that the database still holds for running
-            a while later could not be marked, and is queued again.
     """
 
     pool: Pool
@@ -136,9 +167,10 @@ class Worker:
     concurrency: int
     max_attempts: int
     delete_jobs: Literal["successful", "always"]
-    running: set[int] = field(default_factory=set)
-    ended: dict[int, float] = field(default_factory=dict)
     id: UUID = field(default_factory=uuid4)
+
+    def __post_init__(self) -> None:
+        self._here = _here.setdefault(self.pool, _Here())
 
     async def work(self) -> None:
         """Work until cancelled.
@@ -148,9 +180,7 @@ class Worker:
         """
         app = App(connector=PsycopgConnector())
         for task in self.tasks:
-            app.task(
-                name=task, retry=_RetryPolicy(max_attempts=self.max_attempts), pass_context=True
-            )(self._run)
+            app.task(name=task, retry=_RetryPolicy(), pass_context=True)(self._run)
         async with app.open_async(self.pool.driver):
             recovery = asyncio.create_task(self._recover_for_ever(app))
             try:
@@ -177,19 +207,21 @@ class Worker:
     async def _run(self, context: JobContext, /, **arguments: object) -> None:
         job = context.job
         number = _number(job)
-        self.ended.pop(number, None)
-        self.running.add(number)
+        self._here.ended.pop(number, None)
+        self._here.running.add(number)
         try:
             await self.run(job)
         except OUTAGES:
             raise
-        except Exception:
-            if await self._count_failure(job) >= self.max_attempts:
-                await self._give_up(job, died=False)
+        except Exception as error:
+            if await self._count_failure(job) < self.max_attempts:
+                logger.warning("a job failed; it runs again", extra={"action": "job_failed"})
+                raise RetryLater(AFTER_FAILURE_S) from error
+            await self._give_up(job, died=False)
             raise
         finally:
-            self.running.discard(number)
-            self.ended[number] = monotonic()
+            self._here.running.discard(number)
+            self._here.ended[number] = monotonic()
 
     async def _give_up(self, job: Job, *, died: bool) -> None:
         logger.error(
@@ -220,7 +252,7 @@ class Worker:
                 for job in await app.job_manager.get_stalled_jobs(
                     queue=self.queue, seconds_since_heartbeat=STALLED_AFTER_S
                 ):
-                    if _number(job) not in self.running:
+                    if not self._is_own(_number(job)):
                         await self._recover(app, job)
                 await self._requeue_unmarked(app)
             except (ProcrastinateException, StorageUnavailable, TimeoutError, RetryLater) as error:
@@ -245,6 +277,10 @@ class Worker:
                 [self.id],
             )
 
+    def _is_own(self, number: int) -> bool:
+        """Whether a job is, or was until lately, this process's: no death left it behind."""
+        return number in self._here.running or number in self._here.ended
+
     async def _recover(self, app: App, job: Job) -> None:
         if await self._count_failure(job) < self.max_attempts:
             logger.warning("a worker died; its job runs again", extra={"action": "job_recovered"})
@@ -257,7 +293,7 @@ class Worker:
 
     async def _requeue_unmarked(self, app: App) -> None:
         long_ago = monotonic() - STALLED_AFTER_S
-        numbers = [number for number, at in self.ended.items() if at < long_ago]
+        numbers = [number for number, at in self._here.ended.items() if at < long_ago]
         if not numbers:
             return
         async with self.pool.connection() as connection:
@@ -267,9 +303,9 @@ class Worker:
             )
             unmarked = [row[0] for row in await found.fetchall()]
         for number in numbers:
-            if number in unmarked and number not in self.running:
+            if number in unmarked and number not in self._here.running:
                 await app.job_manager.retry_job_by_id_async(number, datetime.now(UTC))
-            self.ended.pop(number, None)
+            self._here.ended.pop(number, None)
 
 
 def _number(job: Job) -> int:
@@ -279,20 +315,15 @@ def _number(job: Job) -> int:
 
 
 class _RetryPolicy(BaseRetryStrategy):
-    """Outages and stops are retried for ever, with growing pauses; bugs a few times."""
-
-    def __init__(self, *, max_attempts: int) -> None:
-        self._max_attempts = max_attempts
+    """Outages and stops are retried for ever, with growing pauses; what was given up is not."""
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
-        pause_s = float(min(2 ** min(job.attempts, 10), LONGEST_WAIT_S))
         if isinstance(exception, asyncio.CancelledError):
             pause_s = 0.0
         elif isinstance(exception, RetryLater) and exception.after_s is not None:
             pause_s = exception.after_s
-        elif not isinstance(exception, OUTAGES):
-            arguments: dict[str, Any] = job.task_kwargs
-            if int(arguments.get("failures", 0)) + 1 >= self._max_attempts:
-                return None
-            pause_s = 1.0
+        elif isinstance(exception, OUTAGES):
+            pause_s = float(min(2 ** min(job.attempts, 10), LONGEST_WAIT_S))
+        else:
+            return None
         return RetryDecision(retry_at=datetime.now(UTC) + timedelta(seconds=pause_s))

@@ -1,0 +1,115 @@
+"""What counts against a job: its own failures, not outages, nor what it failed of before."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import psycopg
+from procrastinate.jobs import Job
+from psycopg import sql
+
+from storage.outages import outlive_outages
+from storage.pool import Pool, open_pool
+from storage.queue import STALLED_AFTER_S, Worker, defer, progressed
+from storage.settings import DatabaseSettings
+
+QUEUE = "chores"
+TIMEOUT_S = 60.0
+
+
+@asynccontextmanager
+async def working(
+    pool: Pool, run: Callable[[Job], Awaitable[None]], *, max_attempts: int
+) -> AsyncIterator[list[Job]]:
+    """Workers, a new one after each outage, of one job that is queued; what they gave up."""
+    given_up: list[Job] = []
+
+    async def gave_up(job: Job, died: bool) -> None:
+        given_up.append(job)
+
+    async def work() -> None:
+        await Worker(
+            pool=pool,
+            queue=QUEUE,
+            tasks=("chore",),
+            run=run,
+            gave_up=gave_up,
+            concurrency=1,
+            max_attempts=max_attempts,
+            delete_jobs="always",
+        ).work()
+
+    async with pool.connection() as connection:
+        await defer(connection, "chore", queue=QUEUE, lock="chore", arguments={})
+    task = asyncio.create_task(outlive_outages(work, action="chores_database_lost"))
+    try:
+        yield given_up
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def outage(database_url: str) -> AsyncIterator[None]:
+    """Nobody reaches the database, and who had a connection has lost it."""
+    parts = psycopg.conninfo.conninfo_to_dict(database_url)
+    name, elsewhere = str(parts["dbname"]), {**parts, "dbname": "postgres"}
+    async with await psycopg.AsyncConnection.connect(
+        psycopg.conninfo.make_conninfo(**elsewhere), autocommit=True
+    ) as connection:
+        allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        await connection.execute(allow.format(sql.Identifier(name), sql.SQL("false")))
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+        )
+        try:
+            yield
+        finally:
+            await connection.execute(allow.format(sql.Identifier(name), sql.SQL("true")))
+
+
+async def test_an_outage_is_no_failure_of_the_job_that_was_being_done(database_url: str) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        open_pool(database_url, settings=DatabaseSettings(connect_timeout_s=1)) as pool,
+    ):
+
+        async def run(job: Job) -> None:
+            begun.set()
+            try:
+                while True:
+                    async with pool.connection() as connection:
+                        await connection.execute("SELECT 1")
+                    await asyncio.sleep(0.1)
+            finally:
+                ended.set()
+
+        async with working(pool, run, max_attempts=1) as given_up:
+            await begun.wait()
+            async with outage(database_url):
+                await ended.wait()
+                begun.clear()
+                await asyncio.sleep(STALLED_AFTER_S)  # that it ended cannot be written down
+            await begun.wait()
+    assert not given_up
+
+
+async def test_only_failures_since_the_last_progress_give_a_job_up(pool: Pool) -> None:
+    calls = 0
+    done = asyncio.Event()
+
+    async def run(job: Job) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 4:
+            await progressed(pool, job)
+        if calls == 6:
+            done.set()
+        raise ZeroDivisionError
+
+    async with asyncio.timeout(TIMEOUT_S), working(pool, run, max_attempts=3) as given_up:
+        await done.wait()
+        while not given_up:  # noqa: ASYNC110 (told a moment after the attempt)
+            await asyncio.sleep(0.05)
+    assert (calls, len(given_up)) == (6, 1)
