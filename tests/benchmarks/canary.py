@@ -47,25 +47,22 @@ def _single(share: float, simulations: int, *, short: bool) -> list[Row]:
 
 def _clustered(share: float, simulations: int, *, short: bool) -> list[Row]:
     random = np.random.default_rng(12)
-    equal, better = (
-        [
-            clustered_votes(random, threads=THREADS, candidate=rate, live=LIVE, share=share)
-            for _ in range(simulations)
-        ]
-        for rate in (LIVE, MUCH_BETTER)
-    )
-    counted_singly = [
-        standing(replace(vote, thread=number) for number, vote in enumerate(cast)) for cast in equal
-    ]
-    what = f"share {share:.0%}, 5 to 20 votes a thread, equal models"
+    equal, counted_singly, better = [], [], []
+    for _ in range(simulations):
+        cast = clustered_votes(random, threads=THREADS, candidate=LIVE, live=LIVE, share=share)
+        equal.append(standing(cast))
+        counted_singly.append(
+            standing(replace(vote, thread=number) for number, vote in enumerate(cast))
+        )
+        cast = clustered_votes(
+            random, threads=THREADS, candidate=MUCH_BETTER, live=LIVE, share=share
+        )
+        better.append(standing(cast))
+    what = f"share {share:.0%}, 5 to 20 votes a thread"
     return [
-        *_alarms(what, [standing(cast) for cast in equal], judged=not short),
-        *_alarms(f"{what}, were each vote counted", counted_singly, judged=False),
-        _found(
-            f"share {share:.0%}, 5 to 20 votes a thread",
-            [standing(cast) for cast in better],
-            of=f"{THREADS} threads",
-        ),
+        *_alarms(f"{what}, equal models", equal, judged=not short),
+        *_alarms(f"{what}, equal models, were each vote counted", counted_singly, judged=False),
+        _found(what, better, of=f"{THREADS} threads"),
     ]
 
 
