@@ -106,9 +106,16 @@ async def stop_process(process: asyncio.subprocess.Process) -> None:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await process.wait()
     except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await kill_process(process)
+
+
+async def kill_process(process: asyncio.subprocess.Process) -> None:
+    """SIGKILL to the whole session of a child that loses nothing by it; returns when it is gone."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 async def answers(client: httpx.AsyncClient, url: str, *, within_s: float) -> bool:
