@@ -138,6 +138,28 @@ _UNUSED = (
     " WHERE name = ANY(%s) AND status NOT IN ('live', 'canary')"
     f" AND status_at < now() - make_interval(secs => %s) AND name NOT IN {_NAMED}"
 )
+# A channel's word comes before the workspace's, which does not reach conversations of one person;
+# `live` is where everybody is answered whom nobody named a model for.
+_VOTES = """
+SELECT a.model, v.value, t.id AS thread_id, v.member_id, v.created_at AS voted_at
+FROM votes v
+JOIN answers a ON a.id = v.answer_id
+JOIN messages m ON m.id = a.message_id
+JOIN threads t ON t.id = m.thread_id
+JOIN members p ON p.id = v.member_id
+JOIN workspaces w ON w.id = t.workspace_id
+LEFT JOIN channels c ON c.id = t.scope_id
+WHERE t.workspace_id = %s AND a.created_at >= %s AND a.model <> '' AND p.quarantined_at IS NULL
+    AND NOT EXISTS (SELECT FROM comparisons s WHERE a.id IN (s.left_answer, s.right_answer))
+    AND coalesce(
+        CASE
+            WHEN c.settings ? 'model' THEN c.settings->>'model'
+            WHEN c.id IS NOT NULL THEN w.settings->>'model'
+        END,
+        'live'
+    ) = 'live'
+ORDER BY v.created_at, v.answer_id, v.member_id
+"""
 
 
 class ModelVersions:
@@ -248,22 +270,15 @@ class ModelVersions:
             return await _many(connection, _UNUSED, [list(names), for_s])
 
     async def votes(self, workspace_id: WorkspaceId, *, since: datetime) -> Sequence[LiveVote]:
-        """Present votes on answers that were given since a moment, in the order of their casting.
+        """Present votes on what models answered since a moment, in the order of their casting.
 
-        Votes of people who are quarantined do not count.
+        Only what a trial decides counts: not where somebody named a model for the place, nor the
+        sides of a comparison, which shows both models in one thread. Votes of people who are
+        quarantined do not count.
         """
         async with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=class_row(LiveVote))
-            await cursor.execute(
-                "SELECT a.model, v.value, t.id AS thread_id, v.member_id,"
-                " v.created_at AS voted_at FROM votes v"
-                " JOIN answers a ON a.id = v.answer_id"
-                " JOIN messages m ON m.id = a.message_id JOIN threads t ON t.id = m.thread_id"
-                " JOIN members p ON p.id = v.member_id"
-                " WHERE t.workspace_id = %s AND a.created_at >= %s AND p.quarantined_at IS NULL"
-                " ORDER BY v.created_at, v.answer_id, v.member_id",
-                [workspace_id, since],
-            )
+            await cursor.execute(_VOTES, [workspace_id, since])
             return await cursor.fetchall()
 
     async def start_canary(self, version_id: VersionId, *, share: float) -> None:

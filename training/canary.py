@@ -13,14 +13,14 @@ from typing import Final
 
 from engine.errors import EngineError
 from storage.errors import StorageUnavailable
-from storage.model_versions import ModelVersion
+from storage.model_versions import ModelVersion, is_version
 from storage.notices import Notices
 from storage.pool import Pool
 from storage.runs import Runs
 from storage.settings import TrainingSettings
 from training import reports
 from training.errors import TrainingError
-from training.sequential import Standing, Vote, standing
+from training.sequential import Arm, Standing, Vote, standing
 from training.serving import ModelSwitch, Promotion
 from training.telling import Telling
 
@@ -31,16 +31,11 @@ LOOK_EVERY_S: Final = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class CanaryWatch:
-    """Looks at the versions that are tried.
-
-    Attributes:
-        base: name of the model that answers where no version is live.
-    """
+    """Looks at the versions that are tried."""
 
     pool: Pool
     switch: ModelSwitch
     settings: TrainingSettings
-    base: str
 
     async def watch(self) -> None:
         """Look again and again until cancelled."""
@@ -70,16 +65,10 @@ class CanaryWatch:
         """
         versions = self.switch.versions
         live = (await versions.serving(version.workspace_id)).live
-        live_name = live.name if live is not None else self.base
         votes = [
-            Vote(
-                arm="candidate" if each.model == version.name else "live",
-                good=each.value > 0,
-                thread=each.thread_id,
-                voter=each.member_id,
-            )
+            Vote(arm=arm, good=each.value > 0, thread=each.thread_id, voter=each.member_id)
             for each in await versions.votes(version.workspace_id, since=version.status_at)
-            if each.model in (version.name, live_name)
+            if (arm := _arm(each.model, tried=version, live=live)) is not None
         ]
         now = standing(votes)
         if now.verdict == "undecided":
@@ -88,7 +77,7 @@ class CanaryWatch:
         run = await Runs(self.pool).get(version.run_id) if version.run_id is not None else None
         if now.verdict == "worse":
             why = f"people like its answers less ({now.votes} votes)"
-            told = {"version": version.name, "now": live_name, "why": why}
+            told = {"version": version.name, "now": live.name if live else None, "why": why}
             text = reports.rolled_back(told)
             notice = telling.trial(run, text, about="rolled back") if run else None
             await self.switch.end_trial(version, by=None, why=why, notice=notice)
@@ -100,6 +89,18 @@ class CanaryWatch:
             text = reports.better(version, votes=now.votes)
             await Notices(self.pool).add(telling.trial(run, text, about="better"))
         return now
+
+
+def _arm(model: str, *, tried: ModelVersion, live: ModelVersion | None) -> Arm | None:
+    """Whose an answer is by its model's name; None = of neither of the two.
+
+    Where no version is live, all that no version wrote is the base model's: which one that is, the
+    assistant's settings and the engine's alias `live` decide, and both may change meanwhile.
+    """
+    if model == tried.name:
+        return "candidate"
+    of_live = model == live.name if live is not None else not is_version(model)
+    return "live" if of_live else None
 
 
 @contextmanager

@@ -77,7 +77,6 @@ class TrainingWorker:
             pool=self.pool,
             switch=self.switch,
             settings=self.settings.training,
-            base=self.settings.engine.live,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.watch())

@@ -77,7 +77,6 @@ def watch(pool: Pool, engine: Engine) -> Callable[..., CanaryWatch]:
             pool=pool,
             switch=ModelSwitch(versions=ModelVersions(pool), engine=engine),
             settings=TrainingSettings.model_validate(settings),
-            base=BASE,
         )
 
     return make
@@ -270,6 +269,41 @@ async def test_votes_of_one_person_or_in_one_thread_decide_nothing(
         )
     now = await watch().look(tried)
     assert (now.verdict, now.votes) == ("undecided", 1)
+
+
+async def test_whatever_answers_where_no_version_is_live_is_what_a_version_is_compared_with(
+    team: Team, watch: Callable[..., CanaryWatch], tried: ModelVersion, vote: Votes
+) -> None:
+    await vote("what-the-alias-named-first", 1, 2)
+    await vote("what-it-names-now", 1, 2)
+    await vote(tried.name, -1, 3)
+    await vote(version_name(team.general.workspace_id, 9), 1, 1)  # was live before
+    await vote("", 1, 1)  # no model was asked
+    now = await watch().look(tried)
+    assert (now.votes, now.blocks) == (7, 1)
+
+
+async def test_votes_where_somebody_chose_the_model_do_not_count(
+    pool: Pool, team: Team, watch: Callable[..., CanaryWatch], tried: ModelVersion, vote: Votes
+) -> None:
+    await vote(BASE, 1, 3)
+    async with pool.connection() as connection:
+        await connection.execute(
+            "INSERT INTO comparisons (message_id, left_answer, right_answer)"
+            " SELECT a.message_id, a.id, b.id FROM answers a JOIN answers b ON a.id < b.id LIMIT 1"
+        )
+    assert (await watch().look(tried)).votes == 1
+    places, (channel, by) = Places(pool), (team.general.channel_id, team.general.member_id)
+    assert channel is not None and by is not None
+    for of_workspace, of_channel, counted in (
+        ({"model": "other"}, {}, 0),
+        ({"model": "other"}, {"model": None}, 1),
+        ({}, {"model": "live"}, 1),
+        ({}, {"model": "other"}, 0),
+    ):
+        await places.save_workspace_settings(team.general.workspace_id, of_workspace, by=by)
+        await places.save_channel_settings(channel, of_channel, by=by)
+        assert (await watch().look(tried)).votes == counted
 
 
 async def test_what_cannot_be_told_is_not_done_and_the_next_look_does_both(
