@@ -61,7 +61,8 @@ def register(tree: CommandTree[discord.Client], context: DiscordContext) -> None
     _register_everybodys(tree, context)
 
     @tree.command(
-        name=locale_str("status"), description=locale_str("Engine, documents and training runs")
+        name=locale_str("status"),
+        description=locale_str("Engine, documents, who answers, and training runs"),
     )
     @guild_only()
     @allowed_installs(guilds=True, users=False)
@@ -122,7 +123,7 @@ async def _model(use: Use, name: str | None) -> None:
 
 def _register_runs(tree: CommandTree[discord.Client], context: DiscordContext) -> None:
     @tree.command(name=locale_str("train"), description=locale_str("Queue a training run"))
-    @describe(method=locale_str("How; without one, what suits the collected votes"))
+    @describe(method=locale_str("How; without one, by the recipe of the settings"))
     @guild_only()
     @allowed_installs(guilds=True, users=False)
     async def train(
@@ -135,7 +136,7 @@ def _register_runs(tree: CommandTree[discord.Client], context: DiscordContext) -
     @tree.command(
         name=locale_str("promote"), description=locale_str("Let a trained model answer from now on")
     )
-    @describe(version=locale_str("Which; without one, the newest candidate"))
+    @describe(version=locale_str("Which; without one, the tried one or the newest candidate"))
     @guild_only()
     @allowed_installs(guilds=True, users=False)
     async def promote(interaction: discord.Interaction, version: Name | None = None) -> None:
@@ -145,11 +146,28 @@ def _register_runs(tree: CommandTree[discord.Client], context: DiscordContext) -
     @tree.command(
         name=locale_str("rollback"), description=locale_str("Let an earlier model answer again")
     )
-    @describe(version=locale_str("Which; without one, the version before the live one"))
+    @describe(
+        version=locale_str(
+            "Which, or “base”; without one, a trial ends, or the version before answers"
+        )
+    )
     @guild_only()
     @allowed_installs(guilds=True, users=False)
     async def rollback(interaction: discord.Interaction, version: Name | None = None) -> None:
         recipe = Recipe(kind="rollback", parameters={"version": version} if version else {})
+        await handle(context, interaction, lambda use: _run(use, recipe))
+
+    @tree.command(
+        name=locale_str("judge"),
+        description=locale_str(
+            "Let the gate look again at a version that it could not decide about"
+        ),
+    )
+    @describe(version=locale_str("Which; without one, the newest undecided one"))
+    @guild_only()
+    @allowed_installs(guilds=True, users=False)
+    async def judge(interaction: discord.Interaction, version: Name | None = None) -> None:
+        recipe = Recipe(kind="judge", parameters={"version": version} if version else {})
         await handle(context, interaction, lambda use: _run(use, recipe))
 
 

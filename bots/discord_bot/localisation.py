@@ -31,6 +31,7 @@ TEXTS: Final[Mapping[str, tuple[str, str, str]]] = {
     "train": ("trainieren", "entrenar", "entraîner"),
     "promote": ("befördern", "promover", "promouvoir"),
     "rollback": ("zurückrollen", "revertir", "revenir"),
+    "judge": ("beurteilen", "juzgar", "juger"),
     "status": ("status", "estado", "statut"),
     "forget-me": ("vergiss-mich", "olvídame", "oublie-moi"),
     "home": ("start", "inicio", "accueil"),
@@ -116,35 +117,45 @@ TEXTS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Pon un entrenamiento en cola",
         "Mets un entraînement en file d'attente",
     ),
-    "How; without one, what suits the collected votes": (
-        "Wie; ohne Angabe, was zu den gesammelten Stimmen passt",
-        "Cómo; sin él, lo que convenga a los votos reunidos",
-        "Comment ; sans elle, ce qui convient aux votes recueillis",
+    "How; without one, by the recipe of the settings": (
+        "Wie; ohne Angabe nach dem Rezept der Einstellungen",
+        "Cómo; sin él, según la receta de la configuración",
+        "Comment ; sans elle, selon la recette de la configuration",
     ),
     "Let a trained model answer from now on": (
         "Lass ab jetzt ein trainiertes Modell antworten",
         "Haz que desde ahora responda un modelo entrenado",
         "Fais répondre un modèle entraîné à partir de maintenant",
     ),
-    "Which; without one, the newest candidate": (
-        "Welche; ohne Angabe der neueste Kandidat",
-        "Cuál; sin ella, el candidato más nuevo",
-        "Laquelle ; sans elle, le candidat le plus récent",
+    "Which; without one, the tried one or the newest candidate": (
+        "Welche; ohne Angabe die erprobte oder der neueste Kandidat",
+        "Cuál; sin ella, la que está a prueba o el candidato más nuevo",
+        "Laquelle ; sans elle, celle à l'essai ou le candidat le plus récent",
     ),
     "Let an earlier model answer again": (
         "Lass wieder ein früheres Modell antworten",
         "Haz que vuelva a responder un modelo anterior",
         "Fais de nouveau répondre un modèle précédent",
     ),
-    "Which; without one, the version before the live one": (
-        "Welche; ohne Angabe die Version vor der jetzigen",
-        "Cuál; sin ella, la versión anterior a la actual",
-        "Laquelle ; sans elle, la version d'avant l'actuelle",
+    "Which, or “base”; without one, a trial ends, or the version before answers": (
+        "Welche oder „base“; ohne Angabe endet eine Erprobung, oder die Version davor antwortet",
+        "Cuál, o «base»; sin ella acaba una prueba, o responde la versión anterior",
+        "Laquelle ou « base » ; sans elle, un essai finit, ou la version d'avant répond",
     ),
-    "Engine, documents and training runs": (
-        "Sprachmodell, Dokumente und Trainings",
-        "Motor, documentos y entrenamientos",
-        "Moteur, documents et entraînements",
+    "Let the gate look again at a version that it could not decide about": (
+        "Lass noch einmal über eine Version entscheiden, die unentschieden blieb",
+        "Haz que se juzgue otra vez una versión que quedó sin decidir",
+        "Fais juger de nouveau une version restée indécise",
+    ),
+    "Which; without one, the newest undecided one": (
+        "Welche; ohne Angabe die neueste unentschiedene",
+        "Cuál; sin ella, la más nueva sin decidir",
+        "Laquelle ; sans elle, la plus récente restée indécise",
+    ),
+    "Engine, documents, who answers, and training runs": (
+        "Sprachmodell, Dokumente, wer antwortet, und Trainings",
+        "Motor, documentos, quién responde y entrenamientos",
+        "Moteur, documents, qui répond, et entraînements",
     ),
     "Delete everything that is stored of you, for good": (
         "Lösche alles, was von dir gespeichert ist, endgültig",

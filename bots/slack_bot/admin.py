@@ -7,7 +7,7 @@ rights end while a modal is open.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from slack_bolt.async_app import AsyncAck, AsyncApp
 from slack_sdk.errors import SlackClientError
@@ -48,7 +48,7 @@ from bots.slack_bot.notices import post_picture
 from engine.errors import EngineError
 from feedback import picture
 from storage.errors import StorageError
-from storage.runs import Recipe
+from storage.runs import Recipe, RunKind
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ async def _submitted(
 
 
 async def train(command: Command) -> None:
-    """`/parley train [METHOD]`."""
+    """`/parley train [METHOD]`: without one, by the recipe of the settings."""
     method = command.rest.strip().lower()
     if method and method not in METHODS:
         await command.ack()
@@ -186,13 +186,18 @@ async def train(command: Command) -> None:
 
 
 async def promote(command: Command) -> None:
-    """`/parley promote [VERSION]`: without one, the newest candidate."""
+    """`/parley promote [VERSION]`: without one, the tried version or the newest candidate."""
     await _queue(command, "promote", _version(command))
 
 
 async def rollback(command: Command) -> None:
-    """`/parley rollback [VERSION]`: without one, the version before the live one."""
+    """`/parley rollback [VERSION | base]`: which answers instead; without one, see the help."""
     await _queue(command, "rollback", _version(command))
+
+
+async def judge(command: Command) -> None:
+    """`/parley judge [VERSION]`: without one, the newest that the gate could not decide about."""
+    await _queue(command, "judge", _version(command))
 
 
 def _version(command: Command) -> dict[str, str]:
@@ -200,11 +205,7 @@ def _version(command: Command) -> dict[str, str]:
     return {"version": version} if version else {}
 
 
-async def _queue(
-    command: Command,
-    kind: Literal["train", "promote", "rollback"],
-    parameters: Mapping[str, str],
-) -> None:
+async def _queue(command: Command, kind: RunKind, parameters: Mapping[str, str]) -> None:
     await command.ack()
     await ask_for_run(
         command.context.workplace.administration,
@@ -288,6 +289,7 @@ VERBS: Final[Mapping[str, Callable[[Command], Awaitable[None]]]] = {
     "train": train,
     "promote": promote,
     "rollback": rollback,
+    "judge": judge,
     "status": status,
     "leaderboard": leaderboard,
     "forget-me": forget_me,

@@ -133,6 +133,7 @@ CAPABILITIES = [
     Capability("queue a training", ["verb train"], ["command train"]),
     Capability("promote a model", ["verb promote"], ["command promote"]),
     Capability("roll back to an earlier model", ["verb rollback"], ["command rollback"]),
+    Capability("let the gate look again", ["verb judge"], ["command judge"]),
     Capability("see the status", ["verb status"], ["command status"]),
     Capability(
         "be forgotten", ["verb forget-me", "action parley_home_forget"], ["command forget-me"]

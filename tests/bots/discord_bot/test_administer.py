@@ -44,6 +44,7 @@ async def actions(stage: Stage, person: Person, channel: Channel) -> list[str]:
         ("train", {}),
         ("promote", {}),
         ("rollback", {}),
+        ("judge", {}),
         ("status", {}),
     ],
 )
@@ -104,6 +105,8 @@ async def test_models_are_suggested_listed_and_set_for_the_channel(stage: Stage)
     [
         ("train", {"method": "dpo"}, {"recipe": "dpo"}),
         ("promote", {"version": "small-3"}, {"version": "small-3"}),
+        ("rollback", {"version": "base"}, {"version": "base"}),
+        ("judge", {"version": "v3"}, {"version": "v3"}),
     ],
 )
 async def test_a_run_is_queued_and_its_thread_says_that_it_waits(

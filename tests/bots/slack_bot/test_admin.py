@@ -18,7 +18,16 @@ from tests.fakes.slack_world import Channel, Person
 from tests.feedback.conftest import answers_on, compared
 
 REFUSED = "Only administrators of this workspace"
-ADMIN_VERBS = ["model", "model large", "settings", "train", "promote", "rollback", "status"]
+ADMIN_VERBS = [
+    "model",
+    "model large",
+    "settings",
+    "train",
+    "promote",
+    "rollback",
+    "judge",
+    "status",
+]
 
 
 @pytest.fixture
@@ -239,6 +248,8 @@ async def test_settings_belong_to_a_channel(stage: Stage) -> None:
         ("train DPO", "train", {"recipe": "dpo"}),
         ("promote small-3", "promote", {"version": "small-3"}),
         ("rollback", "rollback", {}),
+        ("rollback base", "rollback", {"version": "base"}),
+        ("judge v3", "judge", {"version": "v3"}),
     ],
 )
 async def test_a_run_is_queued_and_its_thread_says_that_it_waits(
@@ -264,7 +275,7 @@ async def test_a_run_is_queued_and_its_thread_says_that_it_waits(
     assert await actions(stage, ana, team) == [f"{kind}_queued"]
     async with pool.connection() as connection:
         queued = await connection.execute("SELECT queue_name, task_name FROM procrastinate_jobs")
-        queue = "training" if kind == "train" else "serving"
+        queue = "training" if kind in ("train", "judge") else "serving"
         assert await queued.fetchall() == [(queue, "run")]
 
 
@@ -299,7 +310,8 @@ async def test_the_status_names_engine_documents_and_runs(stage: Stage) -> None:
     told = await stage.told(ana, team, "*Engine*")
     assert "`live`, `small`, `large`" in told.seen
     assert "1 queued" in told.seen
-    assert "rollback `" in told.seen
+    assert "no version is live" in told.seen
+    assert "*Waiting* rollback" in told.seen
 
 
 # -- For everybody --------------------------------------------------------------------------------
@@ -382,5 +394,5 @@ async def test_help_names_every_verb(text: str, stage: Stage) -> None:
     told = await stage.told(ana, team, "What I can do")
     for verb in ("ask", "compare", "documents", "model", "settings", "train", "promote"):
         assert f"/parley {verb}" in told.seen
-    for verb in ("rollback", "status", "leaderboard", "forget-me", "help"):
+    for verb in ("rollback", "judge", "status", "leaderboard", "forget-me", "help"):
         assert f"/parley {verb}" in told.seen
