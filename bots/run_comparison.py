@@ -9,7 +9,7 @@ from storage.runs import Metric, StoredRun
 NAME_WIDTH: Final = 34
 CELL_WIDTH: Final = 36
 """Characters of a column; longer cells are cut, and `--json` has them whole."""
-_GAIN_PARTS: Final = ("_gain", "_gain_low", "_gain_high", "_before")
+_PARTS: Final = ("_before", "_gain", "_low", "_high")
 
 
 def comparison(
@@ -130,7 +130,7 @@ def _measures(run: StoredRun) -> dict[str, Any]:
             found[f"{stage}: rows"] = told["rows"]
         metrics = told.get("metrics", {})
         for name, value in metrics.items():
-            if not name.startswith("held_out_") or name.endswith(_GAIN_PARTS):
+            if not name.startswith("held_out_") or name.endswith(_PARTS):
                 continue
             before = metrics.get(f"{name}_before")
             start = f"{before:.3f} -> " if before is not None else ""

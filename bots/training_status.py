@@ -105,8 +105,10 @@ def summary(run: StoredRun) -> str:
         return run.stage or ("begun" if run.status == "running" else "waiting")
     result = run.result
     parts = [result.get("version"), result.get("outcome"), result.get("why")]
-    reasons = " ".join([*result.get("reasons", ()), *_left_out(run)])
-    return " ".join(str(part) for part in [*parts, reasons] if part)
+    if "now" in result:
+        parts.append(f"({result['now'] or 'the base model'} answers now)")
+    parts += [*result.get("reasons", ()), *_left_out(run)]
+    return " ".join(str(part) for part in parts if part)
 
 
 def _left_out(run: StoredRun) -> list[str]:

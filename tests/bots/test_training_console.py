@@ -270,35 +270,12 @@ async def _two_runs(url: str, home: Path) -> list[RunId]:
     """Two trainings that ended, with plans as the worker writes them."""
     async with open_pool(url, settings=DatabaseSettings()) as pool:
         workspace_id = await _workspace(pool)
-        return [
-            await _ended_run(pool, home, workspace_id, number=number, **values)
-            for number, values in enumerate(
-                (
-                    {"rate": 1e-3, "r": 16, "code": "c0ffee", "new": 0.4, "outcome": "candidate"},
-                    {
-                        "rate": 2e-4,
-                        "r": 8,
-                        "code": "c0ffee-dirty",
-                        "new": 0.05,
-                        "outcome": "rejected",
-                    },
-                )
-            )
-        ]
+        return [await _ended_run(pool, home, workspace_id, number=number) for number in range(2)]
 
 
-async def _ended_run(
-    pool: Pool,
-    home: Path,
-    workspace_id: WorkspaceId,
-    *,
-    number: int,
-    rate: float,
-    r: int,
-    code: str,
-    new: float,
-    outcome: str,
-) -> RunId:
+async def _ended_run(pool: Pool, home: Path, workspace_id: WorkspaceId, *, number: int) -> RunId:
+    rate, r = ((1e-3, 16), (2e-4, 8))[number]
+    code, new, outcome = (("c0ffee", 0.4, "candidate"), ("c0ffee-dirty", 0.05, "rejected"))[number]
     runs = Runs(pool)
     asked = Recipe(kind="train", parameters={})
     run_id = await runs.queue(asked, workspace_id=workspace_id, by=None, place={})
