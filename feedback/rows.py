@@ -125,7 +125,8 @@ def compile_rows(
     found += _liked_against_disliked(usable, rules)
     for comparison in comparisons:
         found += _of_judgements(comparison, rules, compiled.left_out)
-    compiled.rows = _capped(_distinct(found, compiled.left_out), rules, compiled.left_out)
+    distinct = _distinct(found, compiled.left_out)
+    compiled.rows = _varied(_capped(distinct, rules, compiled.left_out), rules, compiled.left_out)
     return compiled
 
 
@@ -225,6 +226,8 @@ def _of_corrections(answer: RatedAnswer, rules: Rules) -> list[Row]:
         better = [(text, [], decided.curators) for text in decided.corrections]
     rows = []
     for text, voters, curators in better:
+        if not text.strip():
+            continue
         common = _common(answer, rules, basis="correction", voters=voters, curators=curators)
         rows.append(_row(kind="sft", chosen=text, **common))
         rows.append(_row(kind="unpaired", chosen=text, label=True, **common))
@@ -240,7 +243,7 @@ def _of_votes(answer: RatedAnswer, rules: Rules, left_out: Counter[str]) -> list
             left_out[f"votes are {held.side}"] += 1
         return []
     liked = held.side == "first"
-    if not answer.own_words:
+    if not answer.own_words.strip():
         left_out["the model wrote nothing itself"] += 1
         return []
     if liked and answer.finish_reason not in COMPLETE:
@@ -297,7 +300,7 @@ def _of_judgements(comparison: RatedComparison, rules: Rules, left_out: Counter[
         left_out[f"judgements are {side}"] += 1
         return []
     good, bad = (left, right) if side == "first" else (right, left)
-    if not good.own_words:
+    if not good.own_words.strip():
         left_out["the model wrote nothing itself"] += 1
         return []
     if good.own_words == bad.own_words or good.finish_reason not in COMPLETE:
@@ -380,8 +383,12 @@ def _id(kind: Kind, prompt: Messages, chosen: str, rejected: str | None, label: 
 
 def question_sha256(question: str) -> str:
     """The hash of a question as people mean it: without case, accents of width, or punctuation."""
-    plain = unicodedata.normalize("NFKC", question).casefold()
-    return hashlib.sha256(" ".join(re.findall(r"\w+", plain)).encode()).hexdigest()
+    return hashlib.sha256(_words(question).encode()).hexdigest()
+
+
+def _words(text: str) -> str:
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(re.findall(r"\w+", plain))
 
 
 def split_of(question: str, *, held_out_share: float) -> Split:
@@ -447,6 +454,21 @@ def _capped(rows: Sequence[Row], rules: Rules, left_out: Counter[str]) -> list[R
             alone[key] += 1
             if alone[key] > rules.max_rows_per_voter:
                 left_out["too many rows on one person's word"] += 1
+                continue
+        kept.append(row)
+    return kept
+
+
+def _varied(rows: Sequence[Row], rules: Rules, left_out: Counter[str]) -> list[Row]:
+    """No more rows that teach the same answer than allowed; by id, so by chance."""
+    kept: list[Row] = []
+    taught: Counter[tuple[Kind, Split, str]] = Counter()
+    for row in rows:
+        if row.label is not False:  # what is disliked is not taught
+            key = (row.kind, row.split, _words(row.chosen) or row.chosen)
+            taught[key] += 1
+            if taught[key] > rules.max_rows_per_answer:
+                left_out["too many questions with the same answer"] += 1
                 continue
         kept.append(row)
     return kept

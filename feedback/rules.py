@@ -18,6 +18,11 @@ class Rules:
             nothing is learnt.
         strong_voters: distinct people who must like an answer before it is imitated as it is.
         max_rows_per_voter: rows of each kind that may rest on the word of one person alone.
+        max_rows_per_answer: rows of each kind and split that may teach one and the same answer,
+            however many questions it is given to and however many people want it: beyond that it
+            is a slogan. No answer is right for more than 6 of the 632 questions of XQuAD that the
+            benchmarks ask, so 10 leaves an honest "Yes." or "27 days" all that there is to learn,
+            and is a small part of the 50 rows that a run needs by default.
         near_duplicate: Jaccard similarity of word trigrams from which two rows of the same split
             and kind are one.
         held_out_share: of the questions, which are never trained on and on which models are judged.
@@ -29,6 +34,7 @@ class Rules:
     min_majority: float = 2 / 3
     strong_voters: int = 2
     max_rows_per_voter: int = 200
+    max_rows_per_answer: int = 10
     near_duplicate: float = 0.9
     held_out_share: float = 0.2
     quarantined: frozenset[MemberId] = field(default=frozenset())

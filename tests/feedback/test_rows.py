@@ -1,5 +1,6 @@
 """Each rule that stands between a rating and a training row."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -274,6 +275,55 @@ def test_nobody_alone_makes_more_rows_than_allowed() -> None:
     assert len(found.rows) == 5 and found.left_out["too many rows on one person's word"] == 15
     shared = [replace(each, votes=(vote(ANA, 1), vote(BEN, 1))) for each in answers]
     assert len(said(compiled(*shared, max_rows_per_voter=5), "unpaired")) == 20
+
+
+def asked_often(count: int, **changes: Any) -> list[RatedAnswer]:
+    """The same answer to many questions, each from another prompt."""
+    return [
+        answer(
+            number,
+            question=f"Question {number}?",
+            prompt=({"role": "user", "content": f"Question {number}?"},),
+            **changes,
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def test_one_answer_to_many_questions_is_no_slogan() -> None:
+    people = [MemberId(UUID(int=number)) for number in range(1, 101)]
+    corrected = [
+        replace(each, corrections=(correction(people[number], text),))
+        for number, each in enumerate(asked_often(100))
+        for text in ["Buy at  ACME!" if number % 2 else "buy at acme"]
+    ]
+    found = compiled(*corrected)
+    taught = Counter((row.kind, row.split) for row in found.rows)
+    assert set(taught.values()) == {10} and len(taught) == 6
+    assert found.left_out["too many questions with the same answer"] == 300 - 60
+    assert found.rows == compiled(*reversed(corrected)).rows
+    assert len(compiled(*corrected, max_rows_per_answer=100).rows) == 300
+
+
+def test_what_is_disliked_often_is_all_kept() -> None:
+    disliked = asked_often(100, votes=(vote(ANA, -1), vote(BEN, -1)))
+    assert len(said(compiled(*disliked), "unpaired")) == 100
+    liked = asked_often(100, votes=(vote(ANA, 1), vote(BEN, 1)))
+    assert Counter((row.kind, row.split) for row in compiled(*liked).rows) == {
+        ("unpaired", "train"): 10,
+        ("unpaired", "held_out"): 10,
+        ("sft", "train"): 10,
+        ("sft", "held_out"): 10,
+    }
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_what_is_blank_teaches_nothing(blank: str) -> None:
+    liked = (vote(ANA, 1), vote(BEN, 1))
+    assert compiled(answer(text=blank, votes=liked)).rows == []
+    assert compiled(answer(corrections=(correction(ANA, blank),))).rows == []
+    pair = comparison(answer(1, blank), answer(2, "B"), ana="left")
+    assert compiled(comparisons=[pair]).rows == []
 
 
 def test_a_question_stays_where_it_is_however_it_is_written() -> None:
