@@ -206,9 +206,10 @@ def write(found: Snapshot, directory: Path) -> Path:
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One row a line; in ASCII, because documents hold signs that end a line for some readers."""
     with path.open("w") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row) + "\n")
 
 
 def _provenance(row: Row) -> dict[str, Any]:

@@ -158,6 +158,14 @@ def test_a_snapshot_is_written_whole_once_and_read_by_datasets(tmp_path: Path) -
     ]
 
 
+def test_signs_that_end_lines_in_documents_end_none_of_a_snapshot(tmp_path: Path) -> None:
+    text = "On floor 3,\u2028behind\u0085the \u201cgreen\u201d door."
+    found = made(answer(corrections=(correction(ANA, text),)))
+    for row in found.rows:
+        lines = (write(found, tmp_path) / f"{row.kind}.{row.split}.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == [row.trl()]
+
+
 @pytest.mark.parametrize("agrees", [True, False])
 async def test_ratings_in_the_database_become_rows_until_their_author_is_forgotten(
     feedback: Feedback, answered: Answers, team: Team, pool: Pool, tmp_path: Path, agrees: bool
