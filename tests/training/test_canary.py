@@ -2,18 +2,22 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
 import pytest
+from PIL import Image
 from psycopg.errors import CheckViolation
+from psycopg.types.json import Jsonb
 
 from engine.client import EngineClient, ModelInfo
 from engine.errors import ModelCorrupt
 from feedback import Feedback
+from feedback.rankings import Estimate
 from storage.conversations import Conversations
 from storage.identity import AnswerId, Identities, Keys
 from storage.model_versions import (
@@ -490,6 +494,58 @@ def test_a_promotion_is_one_sentence_with_votes_and_win_rate(tried: ModelVersion
     assert reports.promoted(
         version, before=replace(tried, id=VersionId(uuid4())), votes=212, by="Ana"
     ) == ("Your 212 votes made v7; win rate 58 % (52 to 64); promoted by Ana. It replaces v1.")
+
+
+@pytest.mark.parametrize(
+    ("win_rate", "compared"),
+    [
+        (asdict(Estimate(value=0.58, low=0.52, high=0.64)), "win rate 58 % (52 to 64)"),
+        (None, "answer F1 rose by 0.10 (0.02 to 0.18)"),
+    ],
+)
+async def test_a_promotions_notice_has_its_figures_in_words_and_a_picture(
+    pool: Pool,
+    team: Team,
+    watch: Callable[..., CanaryWatch],
+    tried: ModelVersion,
+    vote: Votes,
+    win_rate: object,
+    compared: str,
+) -> None:
+    gate = {
+        "outcome": "candidate",
+        "reasons": ["Answer F1 rose by 0.10 (0.02 to 0.18)."],
+        "evidence": {"win_rate": win_rate},
+        "figures": {"candidate": {"answer F1": 0.42}, "live": {"answer F1": 0.32}},
+    }
+    for _ in range(15):
+        await vote(BASE, -1, 1)
+        await vote(tried.name, 1, 1)
+    assert tried.run_id is not None
+    async with pool.connection() as connection:
+        await connection.execute("UPDATE model_versions SET gate = %s", [Jsonb(gate)])
+        await connection.execute("UPDATE runs SET started_at = now()")
+        await connection.execute("UPDATE votes SET consent = true")
+        answers = await (await connection.execute("SELECT id FROM answers")).fetchall()
+    learnt = [
+        RunRow(row_id=str(one), kind="kto", split="train", basis="vote", answer_ids=[AnswerId(one)])
+        for (one,) in answers[:12]
+    ]
+    await Runs(pool).learn_from(tried.run_id, snapshot_sha256="0", rows=learnt)
+    version = await ModelVersions(pool).get(tried.id)
+    assert version is not None
+    await watch(promote="auto").look(version)
+    (notice,) = await Notices(pool).due("slack")
+    assert notice.text == (
+        f"Your 12 votes made v1; {compared}; promoted by 30 live votes. It replaces the base model."
+    )
+    assert notice.picture is not None
+    with Image.open(BytesIO(notice.picture)) as picture:
+        assert picture.format == "PNG" and picture.width > 500
+        colours = picture.convert("RGB").getcolors(picture.width * picture.height)
+    assert colours is not None and {(0x44, 0x77, 0xAA), (0x99, 0x99, 0x99)} <= {
+        colour for _, colour in colours
+    }
 
 
 async def run_of(pool: Pool, version: ModelVersion) -> StoredRun:
