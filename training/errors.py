@@ -33,5 +33,9 @@ class OutOfMemory(TrainingError):
     """The machine is too small for the recipe; the advice names what to lower."""
 
 
+class DiskFull(TrainingError):
+    """There is no room for what a run writes; it goes on from its last checkpoint later."""
+
+
 class RunCancelled(TrainingError):
     """Somebody asked for the end of the run."""

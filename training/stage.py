@@ -5,8 +5,10 @@ only once its mark is written, so a kill in the middle of writing costs the step
 before. What a stage leaves is `adapter/` and `result.json`; a stage that has them is not run again.
 """
 
+import errno
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from training.base_model import Reader
-from training.errors import OutOfMemory, RunCancelled
+from training.errors import DiskFull, OutOfMemory, RunCancelled, TrainingError
 from training.plan import write_whole
 from training.recipes import StageKind, StageRecipe
 
@@ -31,11 +33,15 @@ COMPLETE: Final = "complete"
 """The mark of a checkpoint that is whole."""
 RESULT: Final = "result.json"
 _ALLOCATION_FAILED: Final = ("out of memory", "can't allocate memory", "cannot allocate memory")
+_DISK_REFUSES: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_WRITE_FAILED: Final = "enforce fail at inline_container.cc"
+"""What torch says of a file that it could not write, whatever the reason."""
 
 ADVICE_ON_MEMORY: Final = (
     "Lower per_device_train_batch_size (and raise gradient_accumulation_steps by as much), lower "
     "max_length, or set load_in to 8bit or 4bit."
 )
+ADVICE_ON_DISK: Final = "Make room on the disk; the run goes on from its last checkpoint."
 
 
 @dataclass(kw_only=True)
@@ -124,7 +130,9 @@ class Stage:
         model.save_pretrained(str(partial), selected_adapters=["default"])
         shutil.rmtree(adapter, ignore_errors=True)
         partial.rename(adapter)
-        result = StageResult(adapter=adapter, rows=rows, metrics=dict(metrics))
+        # What the mark below vouches for must outlive a power cut, too.
+        os.sync()
+        result = StageResult(adapter=adapter, rows=rows, metrics=_finite(metrics))
         write_whole(self.folder / RESULT, json.dumps(asdict(result), default=str, indent=2))
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return result
@@ -158,6 +166,8 @@ def arguments(stage: Stage, recipe: StageRecipe) -> dict[str, Any]:
         "save_strategy": "steps",
         "save_total_limit": 2,
         "logging_strategy": "steps",
+        # transformers would put an average in the place of a loss that is no number.
+        "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
@@ -174,6 +184,7 @@ def train(trainer: "Trainer", stage: Stage) -> None:
     Raises:
         RunCancelled: asked to stop; a checkpoint of the last step is there.
         OutOfMemory: with what to lower.
+        TrainingError: the loss diverged.
     """
     trainer.add_callback(_watching(stage))
     last = stage.last_checkpoint()
@@ -212,6 +223,40 @@ def memory_errors() -> Iterator[None]:
         raise OutOfMemory("The memory does not suffice.", advice=ADVICE_ON_MEMORY) from error
 
 
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Say what to do about a disk that takes no more.
+
+    Raises:
+        DiskFull: the system's and the libraries' ways of saying so.
+    """
+    try:
+        yield
+    except TrainingError:
+        raise
+    except Exception as error:
+        if not _is_disk_full(error):
+            raise
+        raise DiskFull(f"The disk is full: {error}.", advice=ADVICE_ON_DISK) from error
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a disk that takes no more.
+
+    safetensors tells the system's words in an error of its own; a file that outgrows a limit of the
+    process or the file system is no other case.
+    """
+    if error is None:
+        return False
+    text = str(error)
+    return (
+        (isinstance(error, OSError) and error.errno in _DISK_REFUSES)
+        or any(f"(os error {number})" in text for number in _DISK_REFUSES)
+        or (_WRITE_FAILED in text and "Reader" not in text)
+        or _is_disk_full(error.__cause__)
+    )
+
+
 def _watching(stage: Stage) -> Any:
     """The callback that tells of progress, marks checkpoints and hears a cancellation."""
     from transformers import TrainerCallback
@@ -228,7 +273,8 @@ def _watching(stage: Stage) -> Any:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             passed_s = time.monotonic() - self.begun_at
             steps = state.global_step - self.begun_step
-            values = {key: value for key, value in (logs or {}).items() if _is_number(value)}
+            _require_convergence(logs or {}, step=state.global_step)
+            values = _finite(logs or {})
             if "num_tokens" in values:
                 first = self.tokens == 0
                 before, self.tokens = self.tokens, values["num_tokens"]
@@ -258,8 +304,31 @@ def _watching(stage: Stage) -> Any:
     return Watching()
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _require_convergence(logs: Mapping[str, Any], *, step: int) -> None:
+    """End a run that can learn nothing any more.
+
+    A gradient that is no number makes every weight it touches none, and an infinite one does when
+    it is clipped, so one such step spoils all that follow.
+
+    Raises:
+        TrainingError: with what to lower.
+    """
+    for name in ("loss", "grad_norm"):
+        value = logs.get(name)
+        if isinstance(value, int | float) and not math.isfinite(value):
+            raise TrainingError(
+                f"The loss diverged at step {step}.",
+                advice="Lower learning_rate, to a third for example, then run again.",
+            )
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among values; neither JSON nor the database has words for others."""
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
 
 
 @contextmanager

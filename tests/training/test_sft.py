@@ -1,6 +1,7 @@
 """Supervised fine-tuning on a tiny random model: what is learnt, and going on after a kill."""
 
 import json
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from engine.convert import convert
 from tests.engine import tiny_models
 from training import sft
 from training.base_model import Reader, load_base, load_policy
-from training.errors import NotEnoughFeedback, RunCancelled
+from training.errors import DiskFull, NotEnoughFeedback, RunCancelled, TrainingError
 from training.recipes import LoraSettings, SftRecipe
 from training.rows import read_rows, rendered
-from training.stage import COMPLETE, Events, Stage
+from training.stage import COMPLETE, Events, Stage, disk_errors
 
 pytestmark = pytest.mark.filterwarnings(
     # transformers' own word for what peft still calls by its old name
@@ -185,3 +186,33 @@ def test_nothing_is_trained_without_rows(stage_in: Callable[..., Stage], snapsho
     (snapshot / "sft.train.jsonl").write_text("")
     with pytest.raises(NotEnoughFeedback):
         sft.run(stage_in("run"), RECIPE)
+
+
+def test_a_run_that_diverges_ends_with_the_step_and_tells_numbers_only(
+    stage_in: Callable[..., Stage],
+) -> None:
+    stage = stage_in("run")
+    diverging = {"learning_rate": 1e30, "max_grad_norm": 0.0, "max_steps": 8}
+    with pytest.raises(TrainingError, match=r"^The loss diverged at step \d\.$") as caught:
+        sft.run(stage, RECIPE.model_copy(update=diverging))
+    assert "learning_rate" in caught.value.advice
+    text = stage.events.file.read_text()
+    assert "NaN" not in text and "Infinity" not in text
+
+
+def test_a_checkpoint_that_the_disk_does_not_take_is_a_full_disk(
+    stage_in: Callable[..., Stage],
+) -> None:
+    """A limit on the size of files makes libraries fail where a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for number, limit in enumerate((2**12, 2**14, 2**16)):
+        stage = stage_in(f"run {number}")
+        try:
+            with pytest.raises(DiskFull) as caught:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+                with disk_errors():
+                    sft.run(stage, RECIPE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "Make room" in caught.value.advice
+        stage.last_checkpoint()  # what was half written is removed
