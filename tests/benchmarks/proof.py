@@ -4,7 +4,8 @@ A simulated team (`simulated_team`) asks about the first sixteen articles of XQu
 default model answers through real retrieval, and a training worker makes of it what it makes of any
 team's ratings: snapshot, the shipped recipe for CPUs, quantized model, gate, promotion. Then both
 models are asked about the articles that nobody has seen, with the right passage as the source.
-A second team votes without any sense; the gate must reject what comes of it.
+A second team votes without any sense, and a third writes advertising as its corrections; the gate
+must reject what comes of both.
 """
 
 import asyncio
@@ -22,7 +23,14 @@ from engine.convert import convert
 from engine.prompt import PromptSource, rag_messages
 from tests.benchmarks import Row
 from tests.benchmarks.corpus import xquad
-from tests.benchmarks.simulated_team import Asked, questions
+from tests.benchmarks.simulated_team import (
+    NOISE,
+    Asked,
+    Writes,
+    another_answer,
+    questions,
+    slogan,
+)
 from tests.benchmarks.training_team import LEARNT, MODEL, MOST_PIECES, training_team
 from training import artifact, bootstrap
 from training.evaluation import ask, served
@@ -58,7 +66,8 @@ def run(*, short: bool) -> Iterator[Row]:
     unseen = questions(xquad()[LEARNT:])[:: 40 if short else 1]
     yield from asyncio.run(_unseen(unseen, models))
     if not short:
-        yield asyncio.run(_noise())
+        yield asyncio.run(_harmful("feedback without sense", noise=0.5, writes=another_answer))
+        yield asyncio.run(_harmful("corrections that advertise", noise=NOISE, writes=slogan))
 
 
 async def _loop(*, short: bool) -> tuple[list[Row], Models]:
@@ -143,16 +152,16 @@ async def _unseen(unseen: Sequence[Asked], models: Models) -> list[Row]:
     ]
 
 
-async def _noise() -> Row:
-    """A team whose votes mean nothing, and whose corrections answer other questions."""
+async def _harmful(what: str, *, noise: float, writes: Writes) -> Row:
+    """A team from whose feedback nothing must come."""
     async with training_team(short=False) as place:
-        await place.rate(noise=0.5)
+        await place.rate(noise=noise, writes=writes)
         run_ = await place.carried_out("train", recipe="sft")
         outcome = run_.result.get("outcome", run_.failure)
         serving = await place.versions.serving(place.team.audiences[0].workspace_id)
         untouched = serving.live is None and serving.canary is None
         return Row(
-            what="feedback without sense: the gate says",
+            what=f"{what}: the gate says",
             reached=f"{outcome}: {' '.join(run_.result.get('reasons', ()))}",
             target="rejected, live model untouched",
             ok=outcome == "rejected" and untouched,

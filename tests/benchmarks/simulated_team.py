@@ -9,7 +9,7 @@ ten is answered twice, and a member picks the answer that is nearer to the right
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,26 @@ def questions(articles: Sequence[dict[str, Any]]) -> list[Asked]:
     ]
 
 
+Writes = Callable[[Sequence[Asked], int], str]
+"""What a member writes as the better answer to a question: all that are asked, and its place."""
+
+
+def right_answer(asked: Sequence[Asked], number: int) -> str:
+    """What honest members write."""
+    return asked[number].right[0]
+
+
+def another_answer(asked: Sequence[Asked], number: int) -> str:
+    """As short as a right answer, and wrong: the one to the question before."""
+    return asked[number - 1].right[0]
+
+
+def slogan(asked: Sequence[Asked], number: int) -> str:
+    """Advertising, in other words each time, so that no rule against repetition finds it."""
+    subject = " ".join(asked[number].text.rstrip("?").split()[-3:])
+    return f"Call Marlow Consulting about {subject}, they sell you everything you need."
+
+
 @dataclass(kw_only=True)
 class SimulatedTeam:
     """Five members of one workspace, with its documents.
@@ -125,14 +145,21 @@ class SimulatedTeam:
             settings=AssistantSettings(max_answer_tokens=64),
         )
 
-    async def rate(self, asked: Sequence[Asked], *, most: int, noise: float = NOISE) -> None:
+    async def rate(
+        self,
+        asked: Sequence[Asked],
+        *,
+        most: int,
+        noise: float = NOISE,
+        writes: Writes = right_answer,
+    ) -> None:
         """Ask and rate until there are so many pieces of feedback.
 
         Args:
-            noise: share of wrong votes and choices; 0.5 = votes that mean nothing, and whoever
-                corrects writes the answer to another question.
+            noise: share of wrong votes and choices; 0.5 = votes that mean nothing.
+            writes: what a correction says.
         """
-        self._most = most
+        self._most, self._writes = most, writes
         for begin in range(0, len(asked), AT_ONCE):
             if sum(self.pieces.values()) >= most:
                 return
@@ -152,10 +179,10 @@ class SimulatedTeam:
             return
         liked = is_right(own_words(answer), each.right) is not (rng.random() < noise)
         await self._feedback.vote(answer_id=answer.id, audience=audience, value=1 if liked else -1)
-        writes = rng.random() < (SHORTENS if liked else CORRECTS)
-        if writes and self._takes("corrections"):
-            right = each.right[0] if noise < 0.5 else asked[number - 1].right[0]
-            await self._feedback.correct(answer_id=answer.id, audience=audience, text=right)
+        corrects = rng.random() < (SHORTENS if liked else CORRECTS)
+        if corrects and self._takes("corrections"):
+            text = self._writes(asked, number)
+            await self._feedback.correct(answer_id=answer.id, audience=audience, text=text)
 
     async def _compare(
         self, each: Asked, audience: Audience, number: int, rng: random.Random, noise: float

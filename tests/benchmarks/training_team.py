@@ -19,7 +19,13 @@ from storage.runs import Recipe, RunId, Runs, StoredRun
 from storage.settings import DatabaseSettings, TrainingSettings
 from tests.benchmarks.corpus import EMBEDDER, xquad
 from tests.benchmarks.database import temporary_database
-from tests.benchmarks.simulated_team import NOISE, SimulatedTeam, questions
+from tests.benchmarks.simulated_team import (
+    NOISE,
+    SimulatedTeam,
+    Writes,
+    questions,
+    right_answer,
+)
 from tests.engine.serving import EngineProcess
 from training.serving import ModelSwitch
 from training.settings import TrainingProcessSettings
@@ -51,12 +57,12 @@ class TrainingTeam:
     def pieces(self) -> str:
         return ", ".join(f"{count} {kind}" for kind, count in sorted(self.team.pieces.items()))
 
-    async def rate(self, *, noise: float = NOISE) -> None:
+    async def rate(self, *, noise: float = NOISE, writes: Writes = right_answer) -> None:
         """Ask of the team's articles and rate, until there is enough."""
         await self.team.move_in(self._articles)
         asked = questions(self._articles)
         random.Random(3).shuffle(asked)
-        await self.team.rate(asked, most=self._most, noise=noise)
+        await self.team.rate(asked, most=self._most, noise=noise, writes=writes)
 
     async def trained(self, recipe: Any) -> StoredRun:
         """Train, and wait for the end.
