@@ -22,7 +22,7 @@ class Rules:
             however many questions it is given to and however many people want it: beyond that it
             is a slogan. No answer is right for more than 6 of the 632 questions of XQuAD that the
             benchmarks ask, so 10 leaves an honest "Yes." or "27 days" all that there is to learn,
-            and is a small part of the 50 rows that a run needs by default.
+            and a slogan is a minority in the smallest run that `training.min_labels` lets begin.
         near_duplicate: Jaccard similarity of word trigrams from which two rows of the same split
             and kind are one.
         held_out_share: of the questions, which are never trained on and on which models are judged.
