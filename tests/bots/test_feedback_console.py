@@ -81,7 +81,8 @@ def test_the_operator_sees_the_ranking_quarantines_and_writes_a_snapshot(
 
 def test_the_operator_is_asked_which_workspace_is_meant(database_url: str, tmp_path: Path) -> None:
     empty = _parley(database_url, tmp_path, "leaderboard")
-    assert (empty.returncode, empty.stderr) == (2, "Nobody has rated anything yet.\n")
+    assert empty.returncode == 2 and "Nobody has rated anything yet." in empty.stderr
+    assert "in Slack and Discord have buttons" in empty.stderr, "the next step"
     audience = asyncio.run(_rate(database_url, workspaces=2))
     asked = _parley(database_url, tmp_path, "leaderboard")
     assert asked.returncode == 2 and str(audience.workspace_id) in asked.stderr
@@ -89,3 +90,12 @@ def test_the_operator_is_asked_which_workspace_is_meant(database_url: str, tmp_p
         database_url, tmp_path, "leaderboard", "--workspace", str(audience.workspace_id)
     )
     assert "good@1" in named.stdout
+    unknown = _parley(database_url, tmp_path, "leaderboard", "--workspace", str(audience.member_id))
+    assert unknown.returncode == 2 and str(audience.workspace_id) in unknown.stderr
+
+
+def test_a_picture_that_cannot_be_written_is_refused(database_url: str, tmp_path: Path) -> None:
+    asyncio.run(_rate(database_url))
+    image = tmp_path / "missing" / "board.png"
+    refused = _parley(database_url, tmp_path, "leaderboard", "--picture", str(image))
+    assert (refused.returncode, "there is no folder" in refused.stderr) == (2, True)
