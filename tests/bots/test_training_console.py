@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ from storage.settings import DatabaseSettings
 from tests.bots.test_feedback_console import _rate
 
 ENOUGH_S = 30.0
+README = Path(__file__).parents[2] / "README.md"
 
 
 class Told(NamedTuple):
@@ -110,15 +113,16 @@ def test_a_recipe_that_cannot_be_used_is_refused_before_anything_is_queued(
     assert _runs(parley) == []
 
 
-def test_a_recipes_file_is_queued_with_the_fields_that_it_names(
-    parley: Parley, tmp_path: Path
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_readmes_recipes_are_queued_with_the_fields_that_they_name(
+    number: int, parley: Parley, tmp_path: Path
 ) -> None:
+    shown = re.findall(r"```toml\n(.*?)```", README.read_text("utf-8"), re.DOTALL)[number]
     file = tmp_path / "mine.toml"
-    file.write_text('kind = "sft"\nlearning_rate = 5e-4\n\n[lora]\nr = 8\n')
+    file.write_text(shown)
     parley("train", "--recipe", str(file))
     (run,) = _runs(parley)
-    fields = {"kind": "sft", "learning_rate": 5e-4, "lora": {"r": 8}}
-    assert run["parameters"] == {"recipe": fields}
+    assert run["parameters"] == {"recipe": tomllib.loads(shown)}
 
 
 def test_promote_rollback_and_judge_take_the_version_that_is_meant(parley: Parley) -> None:
