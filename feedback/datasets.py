@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import statistics
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 """Of the folder; a reader refuses what it does not know."""
+
+LEFTOVER_AFTER_S: Final = 3600.0
+"""Writing a snapshot takes seconds: one that was begun so long ago is nobody's any more."""
+_MANIFEST: Final = "manifest.json"
 
 Scrub = Callable[[str], Scrubbed]
 
@@ -184,32 +189,80 @@ def length_bias(rows: Sequence[Row]) -> LengthBias:
 def write(found: Snapshot, directory: Path) -> Path:
     """Write a snapshot as `<directory>/<sha256>`, whole or not at all; writing it again is no work.
 
+    One that a power cut tore is written anew.
+
     Raises:
         OSError: the disk does not take it.
     """
     folder = directory / found.sha256
-    if folder.exists():
+    files = _files(found)
+    if _is_whole(folder, files, found.sha256):
         return folder
     directory.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(directory)
     unfinished = directory / f".{found.sha256}.{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    for kind in get_args(Kind):
-        for split in get_args(Split):
-            rows = found.of(kind, split)
-            _write_lines(unfinished / f"{kind}.{split}.jsonl", [row.trl() for row in rows])
-    _write_lines(unfinished / "rows.jsonl", [_provenance(row) for row in found.rows])
-    manifest = json.dumps(_manifest(found), ensure_ascii=False, indent=2, default=str)
-    (unfinished / "manifest.json").write_text(manifest + "\n")
-    unfinished.rename(folder)
+    try:
+        unfinished.mkdir()
+        manifest = json.dumps(_manifest(found), ensure_ascii=False, indent=2, default=str) + "\n"
+        for name, text in (files | {_MANIFEST: manifest.encode()}).items():
+            _write_durably(unfinished / name, text)
+        _sync(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+        _sync(directory)
+    finally:
+        # It holds people's words, which nobody would look for here.
+        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _files(found: Snapshot) -> dict[str, bytes]:
+    """What the snapshot's files hold, by name; all of it follows from the hash."""
+    files = {
+        f"{kind}.{split}.jsonl": _lines([row.trl() for row in found.of(kind, split)])
+        for kind in get_args(Kind)
+        for split in get_args(Split)
+    }
+    return files | {"rows.jsonl": _lines([_provenance(row) for row in found.rows])}
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """One row a line; in ASCII, because documents hold signs that end a line for some readers."""
-    with path.open("w") as file:
-        for row in rows:
-            file.write(json.dumps(row) + "\n")
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _is_whole(folder: Path, files: Mapping[str, bytes], sha256: str) -> bool:
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        return bool(manifest["sha256"] == sha256) and all(
+            (folder / name).read_bytes() == text for name, text in files.items()
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _remove_leftovers(directory: Path) -> None:
+    """Remove what processes left that were killed while they wrote."""
+    for leftover in directory.glob(".*.*"):
+        if time.time() - leftover.stat().st_mtime > LEFTOVER_AFTER_S:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write_durably(path: Path, text: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Let the names in a folder outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _provenance(row: Row) -> dict[str, Any]:

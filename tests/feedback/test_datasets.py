@@ -1,6 +1,9 @@
 """A snapshot is clean, reproducible, and ready for the trainers."""
 
 import json
+import os
+import resource
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ from typing import Any
 import pytest
 
 from feedback import Feedback
-from feedback.datasets import Snapshot, compiled_snapshot, snapshot, write
+from feedback.datasets import LEFTOVER_AFTER_S, Snapshot, compiled_snapshot, snapshot, write
 from feedback.near_duplicates import without_near_duplicates
 from feedback.rows import compile_rows
 from feedback.rules import Rules
@@ -164,6 +167,38 @@ def test_signs_that_end_lines_in_documents_end_none_of_a_snapshot(tmp_path: Path
     for row in found.rows:
         lines = (write(found, tmp_path) / f"{row.kind}.{row.split}.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == [row.trl()]
+
+
+@pytest.mark.parametrize("name", ["preference.train.jsonl", "rows.jsonl", "manifest.json"])
+def test_a_snapshot_that_a_power_cut_tore_is_written_anew(tmp_path: Path, name: str) -> None:
+    found = made(*(corrected(number) for number in range(1, 21)))
+    torn = write(found, tmp_path) / name
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[: len(whole) // 2])
+    assert write(found, tmp_path) == torn.parent
+    assert len(torn.read_bytes()) == len(whole)
+    assert [each.name for each in tmp_path.iterdir()] == [found.sha256]
+
+
+def test_a_snapshot_that_cannot_be_written_leaves_nobodys_words(tmp_path: Path) -> None:
+    found = made(*(corrected(number) for number in range(1, 21)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**10, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write(found, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_of_a_snapshot_is_removed(tmp_path: Path) -> None:
+    for name, age_s in (("old", 2 * LEFTOVER_AFTER_S), ("being written", 0.0)):
+        (tmp_path / f".{name}.1").mkdir()
+        then = time.time() - age_s
+        os.utime(tmp_path / f".{name}.1", (then, then))
+    folder = write(made(corrected(1)), tmp_path)
+    assert {each.name for each in tmp_path.iterdir()} == {".being written.1", folder.name}
 
 
 @pytest.mark.parametrize("agrees", [True, False])
