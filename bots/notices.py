@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from bots.dialect import Dialect
-from storage.errors import StorageUnavailable
+from storage.errors import StorageError
 from storage.notices import PERSON, Notice, Notices
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,10 @@ async def tell_for_ever(notices: Notices, *, platform: str, post: Post) -> None:
         try:
             for notice in await notices.due(platform):
                 await _tell(notices, notice, post)
-        except StorageUnavailable as error:
+        except StorageError as error:
             logger.warning("no notices now: %s", error, extra={"action": "notices_unreadable"})
+        except Exception:  # a bug: no reason to end what else the surface does
+            logger.exception("no notices now", extra={"action": "notices_unreadable"})
         await asyncio.sleep(LOOK_EVERY_S)
 
 
@@ -38,7 +40,7 @@ async def _tell(notices: Notices, notice: Notice, post: Post) -> None:
     try:
         async with asyncio.timeout(POST_TIMEOUT_S):
             await post(notice)
-    except StorageUnavailable:
+    except StorageError:
         raise
     except Exception as error:  # whatever a platform refuses with: the next notice is due, too
         logger.warning(

@@ -20,6 +20,8 @@ async def queue_due_runs(runs: Runs, settings: TrainingSettings) -> None:
             await queue_due(runs, settings)
         except StorageUnavailable as error:
             logger.warning("not looked: %s", error, extra={"action": "schedule_unread"})
+        except Exception:  # a full disk, a bug: no reason to end what else the worker does
+            logger.exception("not looked", extra={"action": "schedule_unread"})
         await asyncio.sleep(LOOK_EVERY_S)
 
 

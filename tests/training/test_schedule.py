@@ -1,8 +1,12 @@
 """Runs that are queued by themselves."""
 
+import asyncio
 from typing import Any
 
+import pytest
+
 from feedback import Feedback
+from storage.identity import Audience
 from storage.members import Members
 from storage.places import Places
 from storage.pool import Pool
@@ -10,9 +14,20 @@ from storage.runs import Runs
 from storage.settings import TrainingSettings
 from tests.feedback.conftest import Answers, answered, conversations
 from tests.storage.conftest import Team, keys, team
-from training.schedule import queue_due
+from training import schedule
+from training.schedule import queue_due, queue_due_runs
 
 __all__ = ["answered", "conversations", "keys", "team"]
+
+TIMEOUT_S = 30.0
+
+
+async def _agreed(pool: Pool, audience: Audience) -> None:
+    assert audience.member_id is not None
+    await Members(pool).set_consent(audience.member_id, True)
+    await Places(pool).save_workspace_settings(
+        audience.workspace_id, {"consent_to_train": True}, by=audience.member_id
+    )
 
 
 async def test_a_training_is_due_after_new_ratings_or_hours_but_never_twice(
@@ -20,11 +35,7 @@ async def test_a_training_is_due_after_new_ratings_or_hours_but_never_twice(
 ) -> None:
     runs, feedback = Runs(pool), Feedback(pool)
     audience = team.general
-    assert audience.member_id is not None
-    await Members(pool).set_consent(audience.member_id, True)
-    await Places(pool).save_workspace_settings(
-        audience.workspace_id, {"consent_to_train": True}, by=audience.member_id
-    )
+    await _agreed(pool, audience)
 
     async def due(**when: Any) -> int:
         return len(await runs.due(**({"every_new_ratings": None, "every_hours": None} | when)))
@@ -44,3 +55,31 @@ async def test_a_training_is_due_after_new_ratings_or_hours_but_never_twice(
     assert (run.kind, run.parameters, run.member_id) == ("train", {"recipe": "sft"}, None)
     await runs.end(run.id, "succeeded")
     assert (await due(every_new_ratings=1), await due(every_hours=1)) == (0, 0)
+
+
+async def test_the_schedule_outlives_what_the_database_refuses(
+    pool: Pool, team: Team, answered: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "LOOK_EVERY_S", 0.05)
+    await _agreed(pool, team.general)
+    (answer,) = (await answered(team.general)).answers
+    await Feedback(pool).vote(answer_id=answer, audience=team.general, value=1)
+
+    async def rename(table: str, name: str) -> None:
+        async with pool.connection() as connection:
+            await connection.execute(f"ALTER TABLE {table} RENAME TO {name}".encode())
+
+    await rename("corrections", "elsewhere")
+    runs = Runs(pool)
+    looking = asyncio.create_task(queue_due_runs(runs, TrainingSettings(every_new_ratings=1)))
+    try:
+        await asyncio.sleep(0.5)
+        assert not looking.done()
+        await rename("elsewhere", "corrections")
+        async with asyncio.timeout(TIMEOUT_S):
+            # The database has no event for it.
+            while not await runs.list(team.general.workspace_id, limit=5):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
