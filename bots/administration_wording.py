@@ -11,7 +11,7 @@ from feedback.rankings import MIN_VOTES
 from storage.runs import Recipe, RunId
 
 METHODS: Final = ("sft", "dpo", "kto", "reward", "rloo", "pipeline")
-"""How a model may be trained; where none is named the training room decides."""
+"""How a model may be trained; where none is named it is as `training.recipe` says."""
 NAME_CHARACTERS = 100
 """Of a model's or a version's name, as people type it."""
 MODELS_SHOWN = 10

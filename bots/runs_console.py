@@ -13,7 +13,7 @@ from bots.errors import InputUnusable, ServiceMissing
 from bots.feedback_console import print_json, require_writable, workspace_of
 from bots.run_comparison import comparison, table
 from bots.settings import Settings
-from bots.training_status import step_line, summary
+from bots.training_status import outcome, step_line, summary
 from bots.workplace import Workplace, open_workplace
 from storage.queue import workers_of
 from storage.runs import SERVING_QUEUE, TRAINING_QUEUE, RunId, RunKind, StoredRun
@@ -135,7 +135,7 @@ def _ended(run: StoredRun, *, as_json: bool) -> int:
     if as_json:
         print_json(asdict(run))
     else:
-        print(f"{run.status}: {summary(run)}" if summary(run) else f"{run.status}.")
+        print(outcome(run))
     return 0 if run.status == "succeeded" else 1
 
 

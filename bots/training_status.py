@@ -19,6 +19,14 @@ RUNS_LOOKED_AT: Final = 50
 
 
 @dataclass(frozen=True, kw_only=True)
+class Running:
+    """A run that goes on, and what it told of its last step; None = it has told of none."""
+
+    run: StoredRun
+    step: Metric | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingStatus:
     """What is known at one moment.
 
@@ -26,7 +34,7 @@ class TrainingStatus:
         live: answers everybody; None = the model that the settings name.
         tried: answers its share of the threads; None = no version does.
         versions: the newest ones, newest first.
-        running: each with what it told of its last step; None = it has told of none.
+        running: at most one in each queue.
         waiting: runs that nobody has begun, oldest first.
         ended: the run that ended last; None = none has.
     """
@@ -34,7 +42,7 @@ class TrainingStatus:
     live: ModelVersion | None
     tried: ModelVersion | None
     versions: Sequence[ModelVersion]
-    running: Sequence[tuple[StoredRun, Metric | None]]
+    running: Sequence[Running]
     waiting: Sequence[StoredRun]
     ended: StoredRun | None
 
@@ -52,7 +60,7 @@ async def training_status(pool: Pool, workspace_id: WorkspaceId) -> TrainingStat
     for run in runs:
         if run.status == "running":
             steps = [each for each in await store.metrics(run.id) if each.stage == run.stage]
-            running.append((run, steps[-1] if steps else None))
+            running.append(Running(run=run, step=steps[-1] if steps else None))
     ended = [run for run in runs if run.ended_at is not None]
     return TrainingStatus(
         live=serving.live,
@@ -71,8 +79,9 @@ def lines(status: TrainingStatus) -> list[tuple[str, str]]:
     if tried is not None:
         found.append(("Tried", f"v{tried.number}, on {tried.share:.0%} of the threads"))
     found += [(f"v{version.number}", version_line(version)) for version in status.versions]
-    for run, step in status.running:
-        parts = [run.stage or "begun", _progress(step), run.note]
+    for going in status.running:
+        run = going.run
+        parts = [run.stage or "begun", _progress(going.step), run.note]
         found.append(("Running", f"{run.kind} {run.id}: {'; '.join(p for p in parts if p)}"))
     found += [("Waiting", f"{run.kind} {run.id}") for run in status.waiting]
     if status.ended is not None and status.ended.ended_at is not None:

@@ -220,7 +220,7 @@ def test_the_status_says_who_answers_what_was_made_and_how_the_runs_go(
     assert "Last run   promote" in told and "There is none." in told
     data = json.loads(parley("status", "--json").out)
     assert data["tried"]["number"] == 1 and data["live"] is None
-    assert data["running"][0][0]["id"] == run_id
+    assert data["running"][0]["run"]["id"] == run_id
     assert data["ended"]["failure"] == "There is none."
 
 
