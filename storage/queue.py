@@ -124,7 +124,9 @@ async def progressed(pool: Pool, job: Job) -> None:
     """
     async with pool.connection() as connection:
         await connection.execute(
-            "UPDATE procrastinate_jobs SET args = args - 'failures' WHERE id = %s", [job.id]
+            "UPDATE procrastinate_jobs SET args = args - 'failures'"
+            " WHERE id = %s AND args ? 'failures'",
+            [job.id],
         )
 
 

@@ -11,12 +11,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from engine.children import die_with_parent, exit_words, open_log, stop_process
+from engine.children import die_with_parent, exit_words, kill_process, open_log
 from storage.queue import RetryLater
 from storage.runs import Runs, StoredRun
 from storage.settings import TrainingSettings
@@ -35,6 +35,8 @@ DEATHS_IN_PLACE: Final = 12
 DEVICE: Final = "device.lock"
 DEVICE_TAKEN_S: Final = 2.0
 """After which a run looks again whether the device is free."""
+WAITING: Final = "waiting for the device"
+"""The stage of a run that finds it taken."""
 TOO_MUCH_MEMORY: Final = (
     "Lower per_device_train_batch_size or max_length, set load_in to 8bit or 4bit, or raise "
     "training.memory_mb."
@@ -50,6 +52,7 @@ class Supervisor:
             was off for a weekend takes nothing from it.
         environment: of the process.
         read_from: bytes of the folder's events that another run told.
+        progressed: called when the process took a step that none took before.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Supervisor:
         limits: TrainingSettings,
         environment: Mapping[str, str],
         read_from: int = 0,
+        progressed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._run = run
         self._folder = folder
@@ -68,6 +72,7 @@ class Supervisor:
         self._limits = limits
         self._environment = environment
         self._read_to = read_from
+        self._progressed = progressed
         self._steps: set[tuple[str, int]] = set()
         self._stepped = False
         self._cancelled_at_s: float | None = None
@@ -85,6 +90,9 @@ class Supervisor:
             StorageUnavailable: the database went away; the process is stopped.
         """
         with _device(self._folder.parent) as device:
+            if device is None:
+                await self._runs.tell(self._run.id, stage=WAITING)
+                raise RetryLater(DEVICE_TAKEN_S)
             # What the process of a killed worker told, and nobody read.
             await self._tell(None)
             deadline_s = monotonic() + self._limits.time_limit_h * 3600
@@ -144,13 +152,18 @@ class Supervisor:
         try:
             while not ended.done():
                 await asyncio.wait({ended}, timeout=WATCH_INTERVAL_S)
+                known = len(self._steps)
                 await self._tell(process)
+                if len(self._steps) > known and self._progressed is not None:
+                    await self._progressed()
                 self._check_limits(process, deadline_s)
             await self._tell(None)  # its last words
             return await ended
         finally:
             ended.cancel()
-            await stop_process(process)
+            # A cancelled run was given its time above. Who stops the worker waits for nothing that
+            # the last checkpoint does not hold.
+            await kill_process(process)
 
     async def _tell(self, process: asyncio.subprocess.Process | None) -> None:
         """Store what the process told, and hear whether somebody asks for the run's end."""
@@ -206,26 +219,25 @@ class Supervisor:
                 f"The run needed more than {limits.memory_mb} MB of memory.", advice=TOO_MUCH_MEMORY
             )
         if (unheard or self._broken is not None) and process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
-def _device(runs: Path) -> Iterator[int]:
+def _device(runs: Path) -> Iterator[int | None]:
     """Hold the device, for which there is one lock beside the runs' folders; gives its descriptor.
 
     The process inherits it, so a process that outlives its killed worker for a while keeps every
-    other one off the device, and off its folder.
-
-    Raises:
-        RetryLater: somebody else has it.
+    other one off the device, and off its folder. None where somebody else has it.
     """
     descriptor = os.open(runs / DEVICE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = False
         except BlockingIOError:
-            raise RetryLater(DEVICE_TAKEN_S) from None
-        yield descriptor
+            taken = True
+        yield None if taken else descriptor
     finally:
         os.close(descriptor)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.children import STOP_TIMEOUT_S
 from storage.pool import Pool
 from storage.queue import RetryLater
 from storage.runs import Recipe, RunId, Runs
@@ -19,7 +20,13 @@ from tests.storage.conftest import Team
 from tests.training.conftest import processes_of
 from training.errors import OutOfMemory, TrainingError
 from training.execute_files import EVENTS, EXIT_STOPPED
-from training.supervision import DEATHS_AT_ONCE, DEVICE, Supervisor
+from training.supervision import (
+    DEATHS_AT_ONCE,
+    DEVICE,
+    WAITING,
+    WATCH_INTERVAL_S,
+    Supervisor,
+)
 
 TIMEOUT_S = 60.0
 Supervises = Callable[..., Awaitable[tuple[RunId, Supervisor]]]
@@ -35,7 +42,12 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def supervises(pool: Pool, team: Team, folder: Path) -> Supervises:
-    async def make(*, read_from: int = 0, **limits: object) -> tuple[RunId, Supervisor]:
+    async def make(
+        *,
+        read_from: int = 0,
+        progressed: Callable[[], Awaitable[None]] | None = None,
+        **limits: object,
+    ) -> tuple[RunId, Supervisor]:
         runs = Runs(pool)
         run_id = await runs.queue(
             Recipe(kind="train", parameters={}),
@@ -54,6 +66,7 @@ def supervises(pool: Pool, team: Team, folder: Path) -> Supervises:
             limits=limits_of_run,
             environment=os.environ,
             read_from=read_from,
+            progressed=progressed,
         )
         return run_id, supervisor
 
@@ -119,13 +132,56 @@ async def test_a_run_that_is_cancelled_while_its_process_starts_does_not_start_a
     assert not processes_of(folder)
 
 
-async def test_a_device_serves_one_run(supervises: Supervises, folder: Path) -> None:
-    _, supervisor = await supervises()
+async def test_a_device_serves_one_run(pool: Pool, supervises: Supervises, folder: Path) -> None:
+    run_id, supervisor = await supervises()
     with (folder.parent / DEVICE).open("w") as device:
         fcntl.flock(device, fcntl.LOCK_EX)
         with pytest.raises(RetryLater):
             await supervisor.until_ended()
     assert not processes_of(folder)
+    run = await Runs(pool).get(run_id)
+    assert run is not None and run.stage == WAITING
+
+
+async def test_a_worker_that_stops_does_not_wait_for_a_process_that_does_not_hear(
+    supervises: Supervises, folder: Path
+) -> None:
+    _, supervisor = await supervises()
+    ending = asyncio.create_task(supervisor.until_ended())
+    async with asyncio.timeout(TIMEOUT_S):
+        process = await _process(folder, other_than=set())
+        os.kill(process, signal.SIGSTOP)
+        ending.cancel()
+        async with asyncio.timeout(STOP_TIMEOUT_S / 4):
+            await asyncio.gather(ending, return_exceptions=True)
+    assert not processes_of(folder)
+
+
+async def test_only_a_step_that_none_took_before_is_progress(
+    supervises: Supervises, folder: Path
+) -> None:
+    progress = asyncio.Event()
+
+    async def progressed() -> None:
+        progress.set()
+
+    def step(number: int) -> None:
+        told = {"stage": "sft", "step": number, "of_steps": 9, "eta_s": None, "values": {"loss": 1}}
+        with (folder / EVENTS).open("a") as events:
+            events.write(json.dumps(told) + "\n")
+
+    _, supervisor = await supervises(progressed=progressed)
+    step(1)
+    ending = asyncio.create_task(supervisor.until_ended())
+    async with asyncio.timeout(TIMEOUT_S):
+        os.kill(await _process(folder, other_than=set()), signal.SIGSTOP)
+        step(1)
+        await asyncio.sleep(3 * WATCH_INTERVAL_S)
+        assert not progress.is_set()
+        step(2)
+        await progress.wait()
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
 
 
 async def test_what_a_stage_says_in_words_is_stored_with_the_run(
