@@ -12,7 +12,7 @@ from storage.pool import Connection, Pool
 from storage.runs import RunId, StoredRun
 
 NoticeId = NewType("NoticeId", UUID)
-About = Literal["ended", "better", "promoted", "rolled back"]
+About = Literal["ended", "better", "promoted", "rolled back", "no room"]
 
 PERSON: Final = "{person}"
 """Stands in a text for whoever asked for the run; the chat's app names them."""

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from storage.audit import add_entry
 from storage.identity import AnswerId, MemberId, WorkspaceId
-from storage.pool import Pool, one_row
+from storage.pool import Connection, Pool, one_row
 from storage.queue import defer
 
 RUN = "run"
@@ -108,7 +108,8 @@ _OF_ROW = (
 
 
 _DUE = """
-SELECT w.id, coalesce((SELECT r.place FROM runs r WHERE r.workspace_id = w.id AND r.place <> '{}'
+SELECT w.id, coalesce((SELECT r.place - 'member' FROM runs r
+                       WHERE r.workspace_id = w.id AND r.place <> '{}'
                        ORDER BY r.created_at DESC LIMIT 1), '{}')
 FROM workspaces w
 CROSS JOIN LATERAL (
@@ -131,6 +132,7 @@ CROSS JOIN LATERAL (
     WHERE t.workspace_id = w.id
 ) new
 WHERE w.removed_at IS NULL AND NOT last.busy AND new.ratings > 0
+  AND w.id = coalesce(%(workspace)s, w.id)
   AND (new.ratings >= %(ratings)s OR last.at < now() - make_interval(secs => %(hours)s * 3600))
 """
 
@@ -158,32 +160,31 @@ class Runs:
             by: who asked; None for a schedule.
         """
         async with self._pool.connection() as connection:
-            made = await connection.execute(
-                "INSERT INTO runs (workspace_id, member_id, kind, parameters, place)"
-                " VALUES (%s, %s, %s, %s, %s) RETURNING id",
-                [
-                    *(workspace_id, by, recipe.kind),
-                    *(Jsonb(dict(recipe.parameters)), Jsonb(dict(place))),
-                ],
-            )
-            run_id = RunId((await one_row(made))[0])
-            queue = TRAINING_QUEUE if recipe.kind in ("train", "judge") else SERVING_QUEUE
-            await defer(
-                connection,
-                RUN,
-                queue=queue,
-                lock=f"{queue} {workspace_id}",
-                arguments={"run_id": str(run_id)},
-            )
-            await add_entry(
-                connection,
-                workspace_id=workspace_id,
-                member_id=by,
-                action=f"{recipe.kind}_queued",
-                subject_id=run_id,
-                details=recipe.parameters,
-            )
-            return run_id
+            return await _queue(connection, recipe, workspace_id=workspace_id, by=by, place=place)
+
+    async def queue_due(
+        self, recipe: Recipe, *, every_new_ratings: int | None, every_hours: float | None
+    ) -> int:
+        """Queue a training of every workspace where one is `due`; returns how many.
+
+        Two who do so at once queue it once: the second waits for the first, and looks again.
+        """
+        queued = 0
+        for workspace_id, _ in await self.due(
+            every_new_ratings=every_new_ratings, every_hours=every_hours
+        ):
+            async with self._pool.connection() as connection:
+                await connection.execute(
+                    "SELECT 1 FROM workspaces WHERE id = %s FOR NO KEY UPDATE", [workspace_id]
+                )
+                for _, place in await _due(
+                    connection, every_new_ratings, every_hours, workspace_id=workspace_id
+                ):
+                    await _queue(
+                        connection, recipe, workspace_id=workspace_id, by=None, place=place
+                    )
+                    queued += 1
+        return queued
 
     async def list(self, workspace_id: WorkspaceId, limit: int) -> Sequence[StoredRun]:
         """The newest runs of a workspace, newest first."""
@@ -215,7 +216,7 @@ class Runs:
     async def learn_from(
         self, run_id: RunId, *, snapshot_sha256: str, rows: Iterable[RunRow]
     ) -> None:
-        """Note which rows a run learns from; the same again changes nothing."""
+        """Note which rows a run learns from; what was noted before is forgotten."""
         values = [
             [run_id, row.row_id, row.kind, row.split, row.basis, list(row.answer_ids)]
             for row in rows
@@ -224,9 +225,10 @@ class Runs:
             await connection.execute(
                 "UPDATE runs SET snapshot_sha256 = %s WHERE id = %s", [snapshot_sha256, run_id]
             )
+            await connection.execute("DELETE FROM run_rows WHERE run_id = %s", [run_id])
             await connection.cursor().executemany(
                 "INSERT INTO run_rows (run_id, row_id, kind, split, basis, answer_ids)"
-                " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                " VALUES (%s, %s, %s, %s, %s, %s)",
                 values,
             )
 
@@ -280,10 +282,7 @@ class Runs:
         if every_new_ratings is None and every_hours is None:
             return []
         async with self._pool.connection() as connection:
-            found = await connection.execute(
-                _DUE, {"ratings": every_new_ratings, "hours": every_hours}
-            )
-            return [(WorkspaceId(row[0]), row[1]) for row in await found.fetchall()]
+            return await _due(connection, every_new_ratings, every_hours)
 
     async def metrics(self, run_id: RunId) -> Sequence[Metric]:
         """What a run told of its steps, in the order of time."""
@@ -406,3 +405,50 @@ class Runs:
             cursor = connection.cursor(row_factory=class_row(StoredRun))
             await cursor.execute(query, arguments)
             return await cursor.fetchall()
+
+
+async def _queue(
+    connection: Connection,
+    recipe: Recipe,
+    *,
+    workspace_id: WorkspaceId,
+    by: MemberId | None,
+    place: Mapping[str, str],
+) -> RunId:
+    made = await connection.execute(
+        "INSERT INTO runs (workspace_id, member_id, kind, parameters, place)"
+        " VALUES (%s, %s, %s, %s, %s) RETURNING id",
+        [*(workspace_id, by, recipe.kind), *(Jsonb(dict(recipe.parameters)), Jsonb(dict(place)))],
+    )
+    run_id = RunId((await one_row(made))[0])
+    queue = TRAINING_QUEUE if recipe.kind in ("train", "judge") else SERVING_QUEUE
+    await defer(
+        connection,
+        RUN,
+        queue=queue,
+        lock=f"{queue} {workspace_id}",
+        arguments={"run_id": str(run_id)},
+    )
+    await add_entry(
+        connection,
+        workspace_id=workspace_id,
+        member_id=by,
+        action=f"{recipe.kind}_queued",
+        subject_id=run_id,
+        details=recipe.parameters,
+    )
+    return run_id
+
+
+async def _due(
+    connection: Connection,
+    every_new_ratings: int | None,
+    every_hours: float | None,
+    *,
+    workspace_id: WorkspaceId | None = None,
+) -> list[tuple[WorkspaceId, Mapping[str, str]]]:
+    found = await connection.execute(
+        _DUE,
+        {"ratings": every_new_ratings, "hours": every_hours, "workspace": workspace_id},
+    )
+    return [(WorkspaceId(row[0]), row[1]) for row in await found.fetchall()]

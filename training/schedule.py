@@ -31,15 +31,11 @@ async def queue_due(runs: Runs, settings: TrainingSettings) -> int:
     Raises:
         StorageUnavailable: safe to repeat.
     """
-    due = await runs.due(
-        every_new_ratings=settings.every_new_ratings, every_hours=settings.every_hours
+    queued = await runs.queue_due(
+        Recipe(kind="train", parameters={"recipe": settings.recipe}),
+        every_new_ratings=settings.every_new_ratings,
+        every_hours=settings.every_hours,
     )
-    for workspace_id, place in due:
-        await runs.queue(
-            Recipe(kind="train", parameters={"recipe": settings.recipe}),
-            workspace_id=workspace_id,
-            by=None,
-            place=place,
-        )
-        logger.info("a training is due", extra={"action": "run_due"})
-    return len(due)
+    if queued:
+        logger.info("a training is due", extra={"action": "run_due", "count": queued})
+    return queued

@@ -10,7 +10,7 @@ from storage.identity import Audience
 from storage.members import Members
 from storage.places import Places
 from storage.pool import Pool
-from storage.runs import Runs
+from storage.runs import Recipe, Runs
 from storage.settings import TrainingSettings
 from tests.feedback.conftest import Answers, answered, conversations
 from tests.storage.conftest import Team, keys, team
@@ -55,6 +55,24 @@ async def test_a_training_is_due_after_new_ratings_or_hours_but_never_twice(
     assert (run.kind, run.parameters, run.member_id) == ("train", {"recipe": "sft"}, None)
     await runs.end(run.id, "succeeded")
     assert (await due(every_new_ratings=1), await due(every_hours=1)) == (0, 0)
+
+
+async def test_two_workers_queue_a_due_training_once_and_for_nobody(
+    pool: Pool, team: Team, answered: Answers
+) -> None:
+    runs, audience = Runs(pool), team.general
+    await _agreed(pool, audience)
+    place = {"channel": "C1", "member": "U1"}
+    asked = Recipe(kind="rollback", parameters={})
+    await runs.queue(asked, workspace_id=audience.workspace_id, by=audience.member_id, place=place)
+    (answer,) = (await answered(audience)).answers
+    await Feedback(pool).vote(answer_id=answer, audience=audience, value=1)
+    settings = TrainingSettings(every_new_ratings=1)
+    queued = await asyncio.gather(*(queue_due(runs, settings) for _ in range(4)))
+    assert sorted(queued) == [0, 0, 0, 1]
+    run, _ = await runs.list(audience.workspace_id, limit=5)
+    # Who asked for the last run has nothing to do with this one, and may be forgotten.
+    assert (run.kind, run.place) == ("train", {"channel": "C1"})
 
 
 async def test_the_schedule_outlives_what_the_database_refuses(
