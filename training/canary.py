@@ -16,12 +16,13 @@ from storage.errors import StorageUnavailable
 from storage.model_versions import ModelVersion, is_version
 from storage.notices import Notices
 from storage.pool import Pool
-from storage.runs import Runs
+from storage.runs import Runs, StoredRun
 from storage.settings import TrainingSettings
 from training import reports
 from training.errors import TrainingError
 from training.sequential import Arm, Standing, Vote, standing
 from training.serving import ModelSwitch, Promotion
+from training.steered import steered
 from training.telling import Telling
 
 logger = logging.getLogger(__name__)
@@ -81,14 +82,22 @@ class CanaryWatch:
             text = reports.rolled_back(told)
             notice = telling.trial(run, text, about="rolled back") if run else None
             await self.switch.end_trial(version, by=None, why=why, notice=notice)
-        elif self.settings.promote == "auto":
+            return now
+        doubt = await self._doubt(run)
+        if self.settings.promote == "auto" and doubt is None:
             promotion, by = Promotion(version=version, before=live), f"{now.votes} live votes"
             notice = await telling.promotion(run, promotion, by=by) if run else None
             await self.switch.promote(version.workspace_id, version.name, by=None, notice=notice)
         elif run is not None:
-            text = reports.better(version, votes=now.votes)
+            text = reports.better(version, votes=now.votes, doubt=doubt)
             await Notices(self.pool).add(telling.trial(run, text, about="better"))
         return now
+
+    async def _doubt(self, run: StoredRun | None) -> str | None:
+        """Why a version of this run must not be promoted by itself, where it otherwise would be."""
+        if run is None or self.settings.promote != "auto":
+            return None
+        return await steered(self.pool, run)
 
 
 def _arm(model: str, *, tried: ModelVersion, live: ModelVersion | None) -> Arm | None:

@@ -1,4 +1,4 @@
-"""What is told of a run, a promotion and a rollback: one message each, in words. Pure."""
+"""What is told of a run, a judgement, a promotion and a rollback: one message each. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,18 +13,46 @@ def made(result: Mapping[str, Any], *, learnt: int, tried: float) -> str:
         learnt: ratings that it learnt from.
         tried: share of the threads that the new version answers now.
     """
+    left_out = "".join(f" {each}" for each in _left_out(result))
     version = result.get("version")
     if version is None:
-        return "The run made a reward model; it answers nobody."
+        return f"The run made a reward model; it answers nobody.{left_out}"
+    return f"{learnt} of your ratings made {version}{_outcome(result, tried)}{left_out}"
+
+
+def judged(result: Mapping[str, Any], *, tried: float) -> str:
+    """A version on which the gate could not decide before, and about which it was asked again."""
+    return f"The gate looked at {result['version']} again{_outcome(result, tried)}"
+
+
+def _outcome(result: Mapping[str, Any], tried: float) -> str:
+    """How a sentence about a version ends, by what the gate says of it."""
     reasons = " ".join(result.get("reasons", ()))
+    if result["outcome"] == "no decision":
+        number = result["version"].partition("-")[0]
+        return f", on which there is no decision: {reasons} Ask again with `parley judge {number}`."
     if result["outcome"] != "candidate":
-        return f"{learnt} of your ratings made {version}, which will answer nobody: {reasons}"
+        return f", which will answer nobody: {reasons}"
     what = (
         f"It answers {tried:.0%} of the threads from now on, until votes tell"
         if tried
         else "It waits for somebody to promote it"
     )
-    return f"{learnt} of your ratings made {version}. {reasons}{_won(result)} {what}."
+    return f". {reasons}{_won(result)} {what}."
+
+
+def _left_out(result: Mapping[str, Any]) -> list[str]:
+    """A sentence for each stage that had nothing to learn from."""
+    return [
+        f"The stage {kind} was left out: {stage['left_out']}"
+        for kind, stage in result.get("stages", {}).items()
+        if "left_out" in stage
+    ]
+
+
+def cancelled() -> str:
+    """A run that somebody ended."""
+    return "The run was cancelled."
 
 
 def failed(failure: str, advice: str | None) -> str:
@@ -47,12 +75,17 @@ def promoted(version: ModelVersion, *, before: ModelVersion | None, votes: int, 
     return f"{start}; {_compared(version.gate)}promoted by {by}.{replaced}"
 
 
-def better(version: ModelVersion, *, votes: int) -> str:
-    """A tried version that waits for an administrator's word."""
-    return (
+def better(version: ModelVersion, *, votes: int, doubt: str | None = None) -> str:
+    """A tried version that waits for an administrator's word.
+
+    Args:
+        doubt: why it is not promoted by itself, where it otherwise would be.
+    """
+    told = (
         f"People like v{version.number} better ({votes} live votes). An administrator may promote "
         "it now."
     )
+    return f"{told} It is not promoted by itself: {doubt}." if doubt else told
 
 
 def rolled_back(told: Mapping[str, Any]) -> str:

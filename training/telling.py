@@ -31,6 +31,14 @@ class Telling:
             run, reports.made(result, learnt=learnt, tried=share), version, about="ended"
         )
 
+    async def judged(
+        self, run: StoredRun, version: ModelVersion, result: Mapping[str, Any], *, share: float
+    ) -> NewNotice:
+        """A version about which the gate was asked again."""
+        return await self._pictured(
+            run, reports.judged(result, tried=share), version, about="ended"
+        )
+
     async def promotion(self, run: StoredRun, promoted: Promotion, *, by: str) -> NewNotice:
         """A version that answers everybody: how many ratings made it, and how it compares."""
         version = promoted.version

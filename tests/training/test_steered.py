@@ -1,0 +1,75 @@
+"""Versions that rest on ratings which look steered."""
+
+from collections.abc import Callable
+from uuid import uuid4
+
+from feedback import Feedback
+from feedback.poisoning import BURST_RATINGS
+from storage.identity import AnswerId
+from storage.model_versions import ModelVersion, ModelVersions
+from storage.notices import Notices
+from storage.pool import Pool
+from storage.runs import Recipe, RunRow, Runs
+from tests.feedback.conftest import Answers, answered, conversations
+from tests.storage.conftest import Team, keys, team
+from tests.training.test_canary import BASE, Votes, engine, tried, vote, watch
+from training.canary import CanaryWatch
+from training.steered import steered
+
+__all__ = ["answered", "conversations", "engine", "keys", "team", "tried", "vote", "watch"]
+
+
+def row(basis: str, answer: AnswerId, split: str = "train") -> RunRow:
+    return RunRow(row_id=uuid4().hex, kind="sft", split=split, basis=basis, answer_ids=[answer])
+
+
+async def test_a_version_is_suspicious_when_a_fifth_of_its_rows_rests_on_flagged_votes(
+    pool: Pool, team: Team, answered: Answers
+) -> None:
+    audience, feedback, runs = team.general, Feedback(pool), Runs(pool)
+    rated = []
+    for _ in range(BURST_RATINGS):
+        (answer,) = (await answered(audience)).answers
+        rated.append(answer)
+
+    async def why(*rows: RunRow) -> str | None:
+        run_id = await runs.queue(
+            Recipe(kind="train", parameters={}),
+            workspace_id=audience.workspace_id,
+            by=None,
+            place={},
+        )
+        await runs.learn_from(run_id, snapshot_sha256="0" * 64, rows=rows)
+        run = await runs.get(run_id)
+        assert run is not None
+        return await steered(pool, run)
+
+    honest = [row("correction", answer) for answer in rated[:8]]
+    voted = [row("votes", answer) for answer in rated]
+    for answer in rated[1:]:
+        await feedback.vote(answer_id=answer, audience=audience, value=1)
+    assert await why(*voted) is None  # not yet faster than people read
+    await feedback.vote(answer_id=rated[0], audience=audience, value=1)
+    found = await why(*honest, *voted[:3])
+    assert found is not None and found.startswith("3 of the 11 rows")
+    assert await why(*honest, *voted[:2], row("votes", rated[5], split="held_out")) is None
+
+
+async def test_a_suspicious_version_is_not_promoted_by_itself(
+    pool: Pool, team: Team, watch: Callable[..., CanaryWatch], tried: ModelVersion, vote: Votes
+) -> None:
+    for _ in range(30):
+        await vote(BASE, -1, 1)
+        await vote(tried.name, 1, 1)
+    async with pool.connection() as connection:
+        found = await connection.execute("SELECT answer_id FROM votes")
+        rows = [row("votes", AnswerId(answer)) for (answer,) in await found.fetchall()]
+    assert tried.run_id is not None
+    await Runs(pool).learn_from(tried.run_id, snapshot_sha256="0" * 64, rows=rows)
+
+    assert (await watch(promote="auto").look(tried)).verdict == "better"
+
+    assert (await ModelVersions(pool).serving(team.general.workspace_id)).live is None
+    (asked,) = await Notices(pool).due("slack")
+    assert "An administrator may promote it now" in asked.text
+    assert "not promoted by itself: 60 of the 60 rows" in asked.text

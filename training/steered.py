@@ -1,0 +1,63 @@
+"""Whether a version learnt too much from people who perhaps steer it (`feedback.poisoning`)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from feedback.poisoning import flags
+from storage.identity import AnswerId, MemberId
+from storage.pool import Pool
+from storage.rated import Rated, RatedAnswer, RatedComparison
+from storage.runs import RunRow, Runs, StoredRun
+
+MOST: Final = 0.2
+"""Share of a version's rows that may rest on flagged people; with half as much noise in its ratings
+a simulated team still makes its model better (`tests.benchmarks.proof`)."""
+Raters = Mapping[tuple[str, frozenset[AnswerId]], frozenset[MemberId]]
+"""Who rated what, by what they did (`feedback.rows.Basis`)."""
+
+
+async def steered(pool: Pool, run: StoredRun) -> str | None:
+    """Why no version of this run should be promoted before an administrator has looked.
+
+    Returns:
+        None where nobody is flagged on whose ratings more than a fifth of its rows rest.
+
+    Raises:
+        StorageUnavailable: safe to repeat.
+    """
+    answers, comparisons = await Rated(pool).everything(run.workspace_id)
+    flagged = {member for flag in flags(answers, comparisons) for member in flag.members}
+    if not flagged:
+        return None
+    rows = [row for _, row in await Runs(pool).rows_of_run(run.id) if row.split == "train"]
+    raters = _raters(answers, comparisons)
+    resting = sum(bool(_behind(row, raters) & flagged) for row in rows)
+    if resting <= MOST * len(rows):
+        return None
+    return (
+        f"{resting} of the {len(rows)} rows that it learnt from rest on ratings that look steered: "
+        "`parley feedback flags` shows whose"
+    )
+
+
+def _raters(answers: Sequence[RatedAnswer], comparisons: Sequence[RatedComparison]) -> Raters:
+    """Who voted on, corrected or compared which answers."""
+    found: dict[tuple[str, frozenset[AnswerId]], frozenset[MemberId]] = {}
+    for answer in answers:
+        one = frozenset({answer.id})
+        found["votes", one] = frozenset(each.voter for each in answer.votes)
+        found["correction", one] = frozenset(each.voter for each in answer.corrections)
+    for comparison in comparisons:
+        both = frozenset({comparison.left.id, comparison.right.id})
+        judges = frozenset(each.voter for each in comparison.judgements)
+        found["comparison", both] = found.get(("comparison", both), frozenset()) | judges
+    return found
+
+
+def _behind(row: RunRow, raters: Raters) -> frozenset[MemberId]:
+    """Whose word a row rests on."""
+    if row.basis == "comparison":
+        return raters.get((row.basis, frozenset(row.answer_ids)), frozenset())
+    return frozenset[MemberId]().union(
+        *(raters.get((row.basis, frozenset({each})), frozenset()) for each in row.answer_ids)
+    )
