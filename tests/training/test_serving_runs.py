@@ -196,9 +196,9 @@ async def test_no_request_fails_while_versions_are_tried_promoted_and_taken_back
             ended, _ = await asyncio.wait(
                 [*asking, changing], timeout=120, return_when=asyncio.FIRST_COMPLETED
             )
-            for task in asking:
+            for task in (*asking, changing):
                 task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+            await asyncio.gather(*asking, changing, return_exceptions=True)
             assert ended == {changing}, [task.exception() for task in ended]
             await changing
             roots = {model.name: model.root for model in await engine.models()}
