@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NewType
+from typing import TYPE_CHECKING, Final, Literal, NewType
 from uuid import UUID
 
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from storage.pool import Connection, Pool
-from storage.runs import RunId, StoredRun
+
+if TYPE_CHECKING:  # a run's end brings its notice along
+    from storage.runs import RunId, StoredRun
 
 NoticeId = NewType("NoticeId", UUID)
 About = Literal["ended", "better", "promoted", "rolled back", "no room"]
@@ -53,11 +55,11 @@ class NewNotice:
             where most of what it learnt from was asked. None = nobody is.
     """
 
-    run: StoredRun
+    run: "StoredRun"
     text: str
     about: About
     picture: bytes | None = None
-    learnt: RunId | None = None
+    learnt: "RunId | None" = None
 
 
 async def add_notice(connection: Connection, notice: NewNotice) -> bool:
@@ -123,7 +125,7 @@ class Notices:
             )
 
 
-async def _busiest_place(connection: Connection, learnt: RunId) -> Mapping[str, str] | None:
+async def _busiest_place(connection: Connection, learnt: "RunId") -> Mapping[str, str] | None:
     """The channel where most of the answers were given that a run learnt from."""
     found = await connection.execute(
         "SELECT w.platform, w.platform_id, c.platform_id FROM run_rows r"

@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from storage.audit import add_entry
 from storage.identity import AnswerId, MemberId, WorkspaceId
+from storage.notices import NewNotice, add_notice
 from storage.pool import Connection, Pool, one_row
 from storage.queue import defer
 
@@ -303,8 +304,13 @@ class Runs:
         result: Mapping[str, Any] | None = None,
         failure: str | None = None,
         advice: str | None = None,
-    ) -> None:
-        """Note how a run ended; the first word counts."""
+        notice: NewNotice | None = None,
+    ) -> bool:
+        """Note how a run ended and leave its notice, both or neither; the first word counts.
+
+        Returns:
+            Whether this was the first word; the notice of a later one is not left.
+        """
         async with self._pool.connection() as connection:
             ended = await connection.execute(
                 "UPDATE runs SET status = %s, ended_at = now(), stage = NULL, note = NULL,"
@@ -323,6 +329,9 @@ class Runs:
                     subject_id=run_id,
                     details={},
                 )
+                if notice is not None:
+                    await add_notice(connection, notice)
+            return row is not None
 
     async def cancel(self, run_id: RunId, *, by: MemberId | None) -> bool:
         """Ask for the end of a run; one that waits ends at once. False where it has ended."""

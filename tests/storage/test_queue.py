@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import psycopg
 from procrastinate.jobs import Job
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from storage.outages import outlive_outages
 from storage.pool import Pool, open_pool
@@ -52,11 +53,9 @@ async def working(
 @asynccontextmanager
 async def outage(database_url: str) -> AsyncIterator[None]:
     """Nobody reaches the database, and who had a connection has lost it."""
-    parts = psycopg.conninfo.conninfo_to_dict(database_url)
-    name, elsewhere = str(parts["dbname"]), {**parts, "dbname": "postgres"}
-    async with await psycopg.AsyncConnection.connect(
-        psycopg.conninfo.make_conninfo(**elsewhere), autocommit=True
-    ) as connection:
+    name = str(conninfo_to_dict(database_url)["dbname"])
+    elsewhere = make_conninfo(database_url, dbname="postgres")
+    async with await psycopg.AsyncConnection.connect(elsewhere, autocommit=True) as connection:
         allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
         await connection.execute(allow.format(sql.Identifier(name), sql.SQL("false")))
         await connection.execute(

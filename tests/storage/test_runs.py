@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from storage import audit
 from storage.identity import AnswerId, WorkspaceId
 from storage.model_versions import ModelVersion, ModelVersions
+from storage.notices import NewNotice, Notices
 from storage.pool import Pool, one_row
 from storage.runs import Recipe, RunId, RunKind, RunRow, Runs
 
@@ -73,6 +75,26 @@ async def test_a_run_is_told_of_while_it_goes_and_ends_once(pool: Pool) -> None:
         "lower the batch size",
     )
     assert not await runs.start(run_id)
+
+
+async def test_a_run_ends_together_with_its_notice_or_not_at_all(pool: Pool) -> None:
+    runs, workspace = Runs(pool), await a_workspace(pool)
+    recipe = Recipe(kind="train", parameters={})
+    place = {"platform": "slack", "workspace": "T1", "channel": "C1"}
+    run_id = await runs.queue(recipe, workspace_id=workspace, by=None, place=place)
+    run = await runs.get(run_id)
+    assert run is not None
+
+    def notice(text: str) -> NewNotice:
+        return NewNotice(run=run, text=text, about="ended")
+
+    with pytest.raises(psycopg.DataError):
+        await runs.end(run_id, "failed", notice=notice("no text: \0"))
+    queued_still = await runs.get(run_id)
+    assert queued_still is not None and queued_still.status == "queued"
+    assert await runs.end(run_id, "cancelled", notice=notice("It was cancelled."))
+    assert not await runs.end(run_id, "failed", notice=notice("It failed."))
+    assert [each.text for each in await Notices(pool).due("slack")] == ["It was cancelled."]
 
 
 async def test_what_a_stage_says_stays_until_it_says_another_or_ends(pool: Pool) -> None:
