@@ -25,7 +25,7 @@ from bots.settings import AssistantSettings
 from engine.chat import Sampling
 from engine.client import EngineClient
 from engine.errors import EngineError
-from engine.prompt import ChatMessage, PromptSource, rag_messages
+from engine.prompt import STOP_TEXTS, ChatMessage, PromptSource, rag_messages
 from storage.answers import OWN_WORDS, WEIGHTS
 from storage.conversations import AnswerSource, Conversations, StoredTurn
 from storage.errors import StorageError
@@ -33,8 +33,6 @@ from storage.identity import Audience, MessageId
 
 logger = logging.getLogger(__name__)
 
-STOP_TEXTS = ("\nQuestion:", "\n\n\n")
-"""Where a small model starts to ask itself the next question."""
 HISTORY_ANSWER_CHARACTERS = 300
 """What of an earlier answer a follow-up's prompt repeats."""
 COUNT_TIMEOUT_S = 2.0

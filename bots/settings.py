@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
+from engine.prompt import MAX_ANSWER_TOKENS
 from engine.settings import EngineSettings, ProcessSettings, Section
 from feedback.settings import ArgillaSettings
 from storage.settings import DatabaseSettings, DocumentsSettings, SearchSettings, TrainingSettings
@@ -18,7 +19,9 @@ class AssistantSettings(Section):
     max_source_tokens: int = Field(
         350, ge=50, description="Most prompt tokens that a turn's sources may take."
     )
-    max_answer_tokens: int = Field(160, ge=1, description="Most tokens of one answer.")
+    max_answer_tokens: int = Field(
+        MAX_ANSWER_TOKENS, ge=1, description="Most tokens of one answer."
+    )
     history_turns: int = Field(
         2, ge=0, le=20, description="Earlier questions of the thread that the model sees."
     )

@@ -37,6 +37,11 @@ RAG_SYSTEM_TEXT = (
 )
 """The same for every turn, so that an engine may cache this prefix."""
 
+STOP_TEXTS = ("\nQuestion:", "\n\n\n")
+"""Where a small model that answers `rag_messages` starts to ask itself the next question."""
+MAX_ANSWER_TOKENS = 160
+"""Most tokens of one answer, where nothing else is set."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChatMessage:

@@ -1,8 +1,8 @@
 """What a model answers to the gate's prompts, asked as it will be served.
 
 The quantized directory runs in the engine's own classes, so template, tokenizer, batching and ends
-of answers are those of serving. Prompts hold what was retrieved when they were made: every model
-reads the same text.
+of answers are those of serving; stop texts and length are the assistant's. Prompts hold what was
+retrieved when they were made: every model reads the same text.
 """
 
 import asyncio
@@ -19,13 +19,12 @@ from engine.chat import ChatBackend, FinishReason, Sampling
 from engine.generator import Generator
 from engine.local_chat import LocalChat
 from engine.metrics import Metrics
-from engine.prompt import ChatMessage
+from engine.prompt import MAX_ANSWER_TOKENS, STOP_TEXTS, ChatMessage
 from engine.scheduler import Scheduler
 from training.base_model import Reader
 
 AT_ONCE: Final = 4
 """Answers under way, each with its own deadline; both models are asked under the same load."""
-MAX_TOKENS: Final = 64
 DEADLINE_S: Final = 180.0
 """The engine's own default for a request."""
 
@@ -51,7 +50,7 @@ async def ask(
     backend: ChatBackend,
     prompts: Sequence[Prompt],
     *,
-    max_tokens: int = MAX_TOKENS,
+    max_tokens: int = MAX_ANSWER_TOKENS,
     deadline_s: float = DEADLINE_S,
 ) -> list[Reply]:
     """Answer every prompt, the likeliest token each time; replies in the prompts' order.
@@ -61,7 +60,7 @@ async def ask(
         TimeoutError: one answer took longer than `deadline_s`.
     """
     places = asyncio.Semaphore(AT_ONCE)
-    sampling = Sampling(max_tokens=max_tokens)
+    sampling = Sampling(max_tokens=max_tokens, stop=STOP_TEXTS)
 
     async def one(prompt: Prompt) -> Reply:
         async with places, asyncio.timeout(deadline_s):

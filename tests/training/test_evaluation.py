@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from bots.settings import AssistantSettings
 from engine.errors import ModelCorrupt, PromptTooLong
-from engine.prompt import ChatMessage
+from engine.prompt import MAX_ANSWER_TOKENS, ChatMessage
+from training import evaluation
 from training.evaluation import ask, served, size_bytes
 
 PROMPTS = [(ChatMessage(role="user", content="word " * number),) for number in range(1, 7)]
@@ -18,6 +20,20 @@ async def test_replies_are_those_of_each_prompt_and_the_same_again(tiny_model_di
     assert [each.text for each in together] == [each.text for each in alone]
     assert len({each.text for each in together}) > 1
     assert all(0 < each.tokens <= 6 and each.seconds > 0 for each in together)
+
+
+async def test_answers_stop_and_are_as_long_as_the_assistants(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(tiny_model_dir, replicas=1) as backend:
+        replies = await ask(backend, PROMPTS)
+        stop = replies[0].text[8:12]
+        monkeypatch.setattr(evaluation, "STOP_TEXTS", (stop,))
+        [stopped] = await ask(backend, PROMPTS[:1])
+    assert AssistantSettings().max_answer_tokens == MAX_ANSWER_TOKENS
+    assert max(each.tokens for each in replies) == MAX_ANSWER_TOKENS
+    assert stopped.text == replies[0].text.partition(stop)[0].strip()
+    assert stopped.finish_reason == "stop"
 
 
 async def test_a_prompt_beyond_the_context_is_refused(tiny_model_dir: Path) -> None:
