@@ -67,8 +67,9 @@ async def test_a_judge_that_goes_by_place_or_says_nothing_gives_no_result(
     assert set(judged.scores) == {None}
 
 
-async def test_an_outage_gives_no_result(model: ScriptedModel) -> None:
-    model.failing = 500
+@pytest.mark.parametrize("status", [401, 429, 500])
+async def test_an_outage_or_a_wrong_key_gives_no_result(model: ScriptedModel, status: int) -> None:
+    model.failing = status
     async with connected(model) as backend:
         judged = await judge(backend, PAIRS)
     assert judged.failure == "it does not answer"
