@@ -1,8 +1,8 @@
 """The sections of storage: `[database]`, `[documents]`, `[search]` and `[training]`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from storage import chunking
 from storage.parsing.blocks import ParseLimits
@@ -177,7 +177,10 @@ class TrainingSettings(Section):
         "sft", description="Recipe of runs that are queued without naming one."
     )
     min_labels: int = Field(
-        50, ge=1, description="Fewest rows to train on; with fewer, a run says so and does nothing."
+        30,
+        ge=1,
+        description="Fewest pieces of feedback to train on; with fewer, a run says so and does "
+        "nothing. A LoRA on a small model learns a manner of answering from a few dozen examples.",
     )
     memory_mb: int = Field(
         8192, ge=512, description="Most memory of a run; one that needs more fails with advice."
@@ -206,3 +209,9 @@ class TrainingSettings(Section):
     every_hours: float | None = Field(
         None, gt=0, description="Hours after the last run when the next is queued; unset = never."
     )
+
+    @model_validator(mode="after")
+    def _judge_is_whole(self) -> Self:
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise ValueError("judge_url and judge_model are set together or not at all")
+        return self
