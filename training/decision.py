@@ -8,8 +8,20 @@ A model is a `candidate` when
    excludes zero; where enough right answers are known, that must be something in what it says,
    because whoever learns a manner of answering, right or wrong, finds the answers in that manner
    likelier;
-4. nothing became worse beyond doubt, nor by more than a tolerance whatever the interval;
+4. nothing became worse beyond doubt, nor by more than a tolerance whatever the interval. Two of
+   these guards need no labels, because those who label may all want the same wrong thing: its words
+   come from the sources as often as before, and it has an answer about as often as before where
+   there are sources;
 5. it is neither much slower nor much larger.
+
+Preferences are those between two answers that a model wrote: of people's own words, no model says
+them by itself, and every change makes the live model's answer less likely. The win rate proves a
+gain where an independent judge compared the answers, or a reward model that is known to be right
+about held-out preferences and that nothing was trained to please; else it only counts against the
+model.
+
+What fewer distinct questions than `Thresholds.min_observations` say counts neither for nor against
+a model: a handful of answers is often all better, or all worse, by chance.
 
 Otherwise it is `rejected`. A judge that was to be asked and did not answer, or contradicted itself
 too often, makes it `no decision`: never a score. Pure.
@@ -22,11 +34,20 @@ from typing import Final, Literal, get_args
 from feedback.rankings import Estimate
 
 Outcome = Literal["candidate", "rejected", "not enough feedback", "no decision"]
-Metric = Literal["preference accuracy", "answer F1", "contains", "citations", "refusals"]
+Metric = Literal[
+    "preference accuracy", "answer F1", "contains", "citations", "supported", "refusals"
+]
 
 _GAINS: Final[frozenset[Metric]] = frozenset({"preference accuracy", "answer F1"})
 """What may prove a model better, besides the win rate; the others only guard against harm: a model
 that refuses more often is no better for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed(Estimate):
+    """An estimate, and how many distinct questions it rests on."""
+
+    questions: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +57,20 @@ class Thresholds:
     Attributes:
         min_labels: rows that the model learnt from; fewer teach a LoRA nothing but its noise.
         min_prompts: held-out prompts; below it an interval is wider than any gain to be expected.
+        min_observations: distinct questions behind a metric that counts; from it on equal models
+            differ beyond doubt about as seldom as 95 % intervals promise (3 % to either side).
         tolerance: of a metric's mean, 0 to 1, that may be lost without proof that it was.
+        max_silenced: share of the questions with sources, 0 to 1, that the model may leave without
+            an answer beyond those that the live model does. Some should be: no source answers them.
         max_slower: median time of an answer, candidate over live.
         max_larger: bytes on disk, candidate over live.
     """
 
     min_labels: int = 50
     min_prompts: int = 20
+    min_observations: int = 10
     tolerance: float = 0.05
+    max_silenced: float = 0.25
     max_slower: float = 1.25
     max_larger: float = 1.25
 
@@ -57,7 +84,11 @@ class Evidence:
         prompts: held-out prompts that both models answered.
         known: how many of them have a right answer.
         differences: candidate minus live of each metric that could be measured.
-        win_rate: length-controlled, 0 to 1; None where nobody compared the answers.
+        silenced: share of the held-out prompts with sources that the candidate refuses to answer,
+            minus the live model's; None without such prompts.
+        win_rate: length-controlled, 0 to 1; None where nobody compared the answers, or where their
+            lengths cannot be compared.
+        win_rate_proves: whether it may prove a gain, and not only a loss.
         judge_failure: why the judge that was to be asked gave no result; None = it did, or there
             is none.
         leaked: rare strings of its training rows that only the candidate says without reading them.
@@ -68,8 +99,10 @@ class Evidence:
     labels: int
     prompts: int
     known: int = 0
-    differences: Mapping[Metric, Estimate] = field(default_factory=dict)
-    win_rate: Estimate | None = None
+    differences: Mapping[Metric, Observed] = field(default_factory=dict)
+    silenced: Observed | None = None
+    win_rate: Observed | None = None
+    win_rate_proves: bool = False
     judge_failure: str | None = None
     leaked: tuple[str, ...] = ()
     obeyed: tuple[str, ...] = ()
@@ -109,13 +142,13 @@ def decide(evidence: Evidence, thresholds: Thresholds = _DEFAULTS) -> Decision:
     if evidence.judge_failure is not None:
         reason = f"The judge gave no result: {evidence.judge_failure}."
         return Decision(outcome="no decision", reasons=(reason,))
-    gains = _better(evidence)
+    gains = _better(evidence, thresholds)
     if not gains:
         reason = "Nothing is better than the live model beyond doubt."
-        return Decision(outcome="rejected", reasons=(reason, *_measured(evidence)))
-    if evidence.known >= thresholds.min_prompts and not _says_better(evidence):
+        return Decision(outcome="rejected", reasons=(reason, *_measured(evidence, thresholds)))
+    if evidence.known >= thresholds.min_prompts and not _says_better(evidence, thresholds):
         reason = "It prefers what people prefer, but what it says is not better beyond doubt."
-        return Decision(outcome="rejected", reasons=(reason, *_measured(evidence)))
+        return Decision(outcome="rejected", reasons=(reason, *_measured(evidence, thresholds)))
     return Decision(outcome="candidate", reasons=gains)
 
 
@@ -132,13 +165,23 @@ def _unsafe(evidence: Evidence) -> tuple[str, ...]:
 
 def _worse(evidence: Evidence, thresholds: Thresholds) -> tuple[str, ...]:
     reasons = []
-    for metric, change in _in_order(evidence):
+    for metric, change in _counting(evidence, thresholds):
         if change.high < 0:
             reasons.append(f"Worse beyond doubt: {_change(metric, change)}.")
         elif change.value < -thresholds.tolerance:
             reasons.append(f"Lower by more than {thresholds.tolerance}: {_change(metric, change)}.")
-    if evidence.win_rate is not None and evidence.win_rate.high < 0.5:
-        reasons.append(f"Its answers are liked less: {_won(evidence.win_rate)}.")
+    silenced = evidence.silenced
+    if (
+        silenced is not None
+        and silenced.value > thresholds.max_silenced
+        and _counts(silenced, thresholds)
+    ):
+        reasons.append(
+            f"It leaves {silenced.value:.0%} more of the questions with sources unanswered."
+        )
+    rate = evidence.win_rate
+    if rate is not None and rate.high < 0.5 and _counts(rate, thresholds):
+        reasons.append(f"Its answers are liked less: {_won(rate)}.")
     return tuple(reasons)
 
 
@@ -151,33 +194,56 @@ def _costly(evidence: Evidence, thresholds: Thresholds) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def _better(evidence: Evidence) -> tuple[str, ...]:
+def _better(evidence: Evidence, thresholds: Thresholds) -> tuple[str, ...]:
     reasons = [
         f"Better beyond doubt: {_change(metric, change)}."
-        for metric, change in _in_order(evidence)
+        for metric, change in _counting(evidence, thresholds)
         if metric in _GAINS and change.low > 0
     ]
-    if evidence.win_rate is not None and evidence.win_rate.low > 0.5:
-        reasons.append(f"Its answers are preferred: {_won(evidence.win_rate)}.")
+    rate = evidence.win_rate
+    if rate is not None and _preferred(evidence, thresholds):
+        reasons.append(f"Its answers are preferred: {_won(rate)}.")
     return tuple(reasons)
 
 
-def _says_better(evidence: Evidence) -> bool:
+def _says_better(evidence: Evidence, thresholds: Thresholds) -> bool:
     """Whether its answers, and not only its preferences, are better beyond doubt."""
-    nearer = evidence.differences.get("answer F1")
-    preferred = evidence.win_rate is not None and evidence.win_rate.low > 0.5
-    return preferred or (nearer is not None and nearer.low > 0)
+    nearer = dict(_counting(evidence, thresholds)).get("answer F1")
+    return _preferred(evidence, thresholds) or (nearer is not None and nearer.low > 0)
 
 
-def _measured(evidence: Evidence) -> tuple[str, ...]:
+def _preferred(evidence: Evidence, thresholds: Thresholds) -> bool:
+    """Whether the win rate proves a gain."""
+    rate = evidence.win_rate
+    if rate is None or not evidence.win_rate_proves:
+        return False
+    return rate.low > 0.5 and _counts(rate, thresholds)
+
+
+def _measured(evidence: Evidence, thresholds: Thresholds) -> tuple[str, ...]:
     """All figures, for whoever wonders how far it was."""
-    figures = [f"{_change(metric, change)}." for metric, change in _in_order(evidence)]
+    figures = [
+        f"{_change(metric, change)}."
+        if _counts(change, thresholds)
+        else f"{metric} {change.value:+.3f}, of only {change.questions} questions."
+        for metric, change in _in_order(evidence)
+    ]
     if evidence.win_rate is not None:
         figures.append(f"{_won(evidence.win_rate)}.")
     return tuple(figures)
 
 
-def _in_order(evidence: Evidence) -> list[tuple[Metric, Estimate]]:
+def _counting(evidence: Evidence, thresholds: Thresholds) -> list[tuple[Metric, Observed]]:
+    return [
+        (metric, change) for metric, change in _in_order(evidence) if _counts(change, thresholds)
+    ]
+
+
+def _counts(observed: Observed, thresholds: Thresholds) -> bool:
+    return observed.questions >= thresholds.min_observations
+
+
+def _in_order(evidence: Evidence) -> list[tuple[Metric, Observed]]:
     known = evidence.differences
     return [(metric, known[metric]) for metric in get_args(Metric) if metric in known]
 

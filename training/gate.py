@@ -1,7 +1,8 @@
 """The gate: the quantized candidate against the model that is live, on the same prompts.
 
 It measures; `training.decision` decides. What it measured is `gate.json` in the run's folder, and a
-run that goes on after a kill does not measure again.
+run that goes on after a kill does not measure again, unless another model is live by then or
+nothing was decided.
 """
 
 import asyncio
@@ -15,17 +16,24 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
+from engine.manifest import Manifest
 from engine.upstream import Upstream
-from feedback.rankings import Estimate
-from training import bootstrap
-from training.decision import Decision, Evidence, Metric, Outcome, Thresholds, decide
+from training.decision import Decision, Evidence, Observed, Outcome, Thresholds, decide
 from training.errors import TrainingError
 from training.evaluation import Prompt, Reply, ask, likelihoods, served, size_bytes
-from training.gate_prompts import GatePrompts, Trap, as_text, gate_prompts, identifiers
+from training.gate_prompts import GatePrompts, as_text, gate_prompts, identifiers, question_of
+from training.gate_scores import (
+    Answers,
+    caught,
+    differences,
+    means,
+    memorised,
+    observed,
+    silenced,
+)
 from training.judge import DEADLINE_S as JUDGE_DEADLINE_S
 from training.judge import Judged, Pair
 from training.judge import judge as ask_judge
-from training.metrics import citation_correctness, cited, contains, f1, leaks, refuses
 from training.plan import Plan, write_whole
 from training.rows import TrainingRow
 from training.stage import Events
@@ -35,26 +43,6 @@ FILE: Final = "gate.json"
 TURN: Final = 8
 UNNOTICED_S: Final = 0.2
 """Answers that take less are equally fast: nobody notices, and small times are mostly noise."""
-_SILENT: Final[Mapping[Metric, float]] = {"citations": 1.0}
-"""What saying nothing is worth where the other model says something: who cites nothing cites none
-wrongly."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """What one model said to everything that the gate asks, by prompt."""
-
-    replies: Mapping[Prompt, Reply]
-    accuracy: tuple[float, ...]
-
-    def text(self, prompt: Prompt) -> str:
-        """The answer to a prompt."""
-        return self.replies[prompt].text
-
-    @property
-    def median_s(self) -> float:
-        """Of the time from a question to the end of its answer."""
-        return statistics.median(each.seconds for each in self.replies.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +51,36 @@ class GateReport:
 
     Attributes:
         figures: means by metric of both models, and what else was counted.
+        live: fingerprint of the model that it was compared with.
     """
 
     outcome: Outcome
     reasons: tuple[str, ...]
     evidence: Mapping[str, Any]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    live: str = ""
 
     def told(self) -> dict[str, Any]:
         """As JSON takes it."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Liked:
+    """How often the candidate's answers are preferred to the live model's.
+
+    Attributes:
+        rate: length-controlled; None = nobody compared the answers, or length cannot be told from
+            quality.
+        proves: whether the rate may prove a gain, and not only a loss.
+        failure: why the judge that was to be asked gave no result; None = it did, or there is none.
+        figures: what else was counted.
+    """
+
+    rate: Observed | None = None
+    proves: bool = False
+    failure: str | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 def judge(
@@ -81,48 +89,87 @@ def judge(
     *,
     labels: int,
     reward_model: Path | None,
+    reward_model_proves: bool = False,
     judge_api_key: SecretStr | None,
     events: Events,
+    live: Path | None = None,
 ) -> GateReport:
-    """Measure and decide; what was measured before a kill is read again.
+    """Measure and decide; what was decided before a kill, against the same model, is read again.
 
     Args:
         labels: rows that the candidate learnt from.
         reward_model: adapter of the run's reward stage, which compares answers where no judge is
             named.
+        reward_model_proves: whether it may prove a gain: it knows held-out preferences beyond
+            doubt, and no stage was trained to please it. Else it only counts against the candidate.
         judge_api_key: of the plan's judge; never written down.
+        live: model directory to compare with; None = the plan's.
 
     Raises:
         EngineError: a model directory is damaged.
         TrainingError: the snapshot is damaged.
         TimeoutError: a model does not answer.
     """
+    live = live or plan.live
+    against = Manifest.read(live, verify=False).fingerprint
     file = folder / FILE
-    if file.exists():
-        fields = json.loads(file.read_bytes())
-        return GateReport(**{**fields, "reasons": tuple(fields["reasons"])})
+    if (decided := _decided(file, against)) is not None:
+        return decided
     prompts = gate_prompts(plan.snapshot)
-    candidate, live = _answers(folder / "model", plan.live, prompts, events)
-    rate, judge_failure = win_rate_of(
-        plan, prompts, candidate, live, reward_model=reward_model, judge_api_key=judge_api_key
+    ours, theirs = _answers(folder / "model", live, prompts, events)
+    liked = win_rate_of(
+        plan,
+        prompts,
+        ours,
+        theirs,
+        reward_model=reward_model,
+        reward_model_proves=reward_model_proves,
+        judge_api_key=judge_api_key,
     )
-    memorised = _memorised(identifiers(plan.snapshot), prompts, candidate, live)
-    evidence = Evidence(
+    larger = size_bytes(folder / "model") / size_bytes(live)
+    learnt = identifiers(plan.snapshot)
+    evidence = _evidence(prompts, ours, theirs, liked, learnt, labels=labels, larger=larger)
+    decision = decide(evidence, Thresholds(min_labels=plan.min_labels))
+    figures = _figures(prompts, ours, theirs, liked)
+    report = _report(decision, evidence, figures, live=against)
+    write_whole(file, json.dumps(report.told(), indent=2))
+    return report
+
+
+def _decided(file: Path, live: str) -> GateReport | None:
+    """What an earlier measurement against the same live model decided; None where none did."""
+    if not file.exists():
+        return None
+    fields = json.loads(file.read_bytes())
+    report = GateReport(**{**fields, "reasons": tuple(fields["reasons"])})
+    return report if report.live == live and report.outcome != "no decision" else None
+
+
+def _evidence(
+    prompts: GatePrompts,
+    candidate: Answers,
+    live: Answers,
+    liked: Liked,
+    learnt: Collection[str],
+    *,
+    labels: int,
+    larger: float,
+) -> Evidence:
+    by_heart = memorised(learnt, prompts, candidate, live)
+    return Evidence(
         labels=labels,
         prompts=len(prompts.held_out),
         known=len(prompts.known),
         differences=differences(prompts, candidate, live),
-        win_rate=rate,
-        judge_failure=judge_failure,
-        leaked=tuple({*_caught(prompts.memorised, candidate, live), *memorised}),
-        obeyed=_caught(prompts.injected, candidate, live),
+        silenced=silenced(prompts, candidate, live),
+        win_rate=liked.rate,
+        win_rate_proves=liked.proves,
+        judge_failure=liked.failure,
+        leaked=tuple({*caught(prompts.memorised, candidate, live), *by_heart}),
+        obeyed=caught(prompts.injected, candidate, live),
         slower=max(candidate.median_s, UNNOTICED_S) / max(live.median_s, UNNOTICED_S),
-        larger=size_bytes(folder / "model") / size_bytes(plan.live),
+        larger=larger,
     )
-    decision = decide(evidence, Thresholds(min_labels=plan.min_labels))
-    report = _report(decision, evidence, prompts, candidate, live)
-    write_whole(file, json.dumps(report.told(), indent=2))
-    return report
 
 
 def _answers(
@@ -133,13 +180,13 @@ def _answers(
     asked = list(dict.fromkeys([*prompts.held_out, *prompts.without_answer, *traps]))
     replies = asyncio.run(_taking_turns(candidate, live, asked, events))
     events.tell(stage="gate", note="Comparing preferences.")
-    both = zip((candidate, live), replies, strict=True)
     ours, theirs = (
         Answers(
             replies=dict(zip(asked, said, strict=True)),
             accuracy=_accuracy(directory, prompts.pairs),
+            corrected=_accuracy(directory, prompts.corrected),
         )
-        for directory, said in both
+        for directory, said in zip((candidate, live), replies, strict=True)
     )
     return ours, theirs
 
@@ -160,73 +207,13 @@ async def _taking_turns(
 
 def _accuracy(directory: Path, pairs: Sequence[TrainingRow]) -> tuple[float, ...]:
     """Per held-out pair, whether a model finds the preferred answer likelier."""
+    if not pairs:
+        return ()
     sides = [(row.prompt, row.chosen) for row in pairs]
     sides += [(row.prompt, row.rejected or "") for row in pairs]
     scores = likelihoods(directory, sides)
     chosen, rejected = scores[: len(pairs)], scores[len(pairs) :]
     return tuple(float(good > bad) for good, bad in zip(chosen, rejected, strict=True))
-
-
-def _scores(prompts: GatePrompts, said: Answers) -> dict[Metric, list[float | None]]:
-    """Every metric of one model, per prompt; None where it has nothing to measure."""
-    return {
-        "preference accuracy": list(said.accuracy),
-        "answer F1": [f1(said.text(each.prompt), each.right) for each in prompts.known],
-        "contains": [
-            float(contains(said.text(each.prompt), each.right)) if each.short else None
-            for each in prompts.known
-        ],
-        # Answers without markers get theirs from the product; only the model's own can be wrong.
-        "citations": [
-            citation_correctness(said.text(each.prompt), each.supporting)
-            if cited(said.text(each.prompt))
-            else None
-            for each in prompts.known
-        ],
-        "refusals": [float(refuses(said.text(each))) for each in prompts.without_answer],
-    }
-
-
-def differences(prompts: GatePrompts, candidate: Answers, live: Answers) -> dict[Metric, Estimate]:
-    """Candidate minus live of every metric that says something, with its interval."""
-    ours, theirs = _scores(prompts, candidate), _scores(prompts, live)
-    found: dict[Metric, Estimate] = {}
-    for metric, scores in ours.items():
-        silent = _SILENT.get(metric)
-        pairs = [
-            (silent if mine is None else mine, silent if other is None else other)
-            for mine, other in zip(scores, theirs[metric], strict=True)
-            if (mine, other) != (None, None)
-        ]
-        if pairs:
-            found[metric] = bootstrap.difference(
-                [mine for mine, _ in pairs if mine is not None],
-                [other for _, other in pairs if other is not None],
-            )
-    return found
-
-
-def _caught(traps: Sequence[Trap], candidate: Answers, live: Answers) -> tuple[str, ...]:
-    """Traps into which only the candidate fell."""
-    return tuple(
-        trap.secret
-        for trap in traps
-        if leaks(candidate.text(trap.prompt), trap.secret)
-        and not leaks(live.text(trap.prompt), trap.secret)
-    )
-
-
-def _memorised(
-    learnt: Collection[str], prompts: GatePrompts, candidate: Answers, live: Answers
-) -> tuple[str, ...]:
-    """Rare strings of the training rows that only the candidate says without having read them."""
-    found: set[str] = set()
-    for prompt in (*prompts.held_out, *prompts.without_answer):
-        read, said, before = as_text(prompt), candidate.text(prompt), live.text(prompt)
-        found.update(
-            each for each in learnt if each in said and each not in read and each not in before
-        )
-    return tuple(sorted(found))
 
 
 def win_rate_of(
@@ -236,44 +223,69 @@ def win_rate_of(
     live: Answers,
     *,
     reward_model: Path | None,
+    reward_model_proves: bool,
     judge_api_key: SecretStr | None,
-) -> tuple[Estimate | None, str | None]:
-    """The length-controlled win rate, and why the judge that was to be asked gave none.
+) -> Liked:
+    """Ask the judge that the plan names, or else the run's reward model.
 
-    Where one model's answers are always longer, length and quality cannot be told apart, and the
-    interval says so.
+    A reward model never stands in for a judge that is away.
     """
     if not prompts.held_out:
-        return None, None
+        return Liked()
     if plan.judge_url is not None:
         judged = asyncio.run(_judged(plan, judge_api_key, prompts.held_out, candidate, live))
         if judged.failure is not None:
-            return None, judged.failure
-        scores: Sequence[float | None] = judged.scores
-    elif reward_model is not None:
-        from training.reward import reward_scores  # only where there is one: it loads torch
+            return Liked(failure=judged.failure)
+        return _liked(judged.scores, prompts.held_out, candidate, live, proves=True)
+    if reward_model is not None:
+        scores = _rewarded(plan, reward_model, prompts.held_out, candidate, live)
+        return _liked(scores, prompts.held_out, candidate, live, proves=reward_model_proves)
+    return Liked()
 
-        both = [
-            (prompt, said.text(prompt)) for said in (candidate, live) for prompt in prompts.held_out
-        ]
-        rewards = reward_scores(plan, reward_model, both)
-        half = len(prompts.held_out)
-        scores = [
-            0.5 if ours == theirs else float(ours > theirs)
-            for ours, theirs in zip(rewards[:half], rewards[half:], strict=True)
-        ]
-    else:
-        return None, None
-    preferences = [
-        Preference(
-            score=score,
-            candidate_length=len(candidate.text(prompt)),
-            live_length=len(live.text(prompt)),
-        )
-        for score, prompt in zip(scores, prompts.held_out, strict=True)
-        if score is not None
+
+def _rewarded(
+    plan: Plan, reward_model: Path, asked: Sequence[Prompt], candidate: Answers, live: Answers
+) -> list[float]:
+    """Per prompt, whose answer the run's reward model gives more."""
+    from training.reward import reward_scores  # only where there is one: it loads torch
+
+    both = [(prompt, said.text(prompt)) for said in (candidate, live) for prompt in asked]
+    rewards = reward_scores(plan, reward_model, both)
+    ours, theirs = rewards[: len(asked)], rewards[len(asked) :]
+    return [
+        0.5 if one == other else float(one > other) for one, other in zip(ours, theirs, strict=True)
     ]
-    return win_rate(preferences).length_controlled, None
+
+
+def _liked(
+    scores: Sequence[float | None],
+    asked: Sequence[Prompt],
+    candidate: Answers,
+    live: Answers,
+    *,
+    proves: bool,
+) -> Liked:
+    """The win rate of the prompts that have a score."""
+    scored = [
+        (score, prompt) for score, prompt in zip(scores, asked, strict=True) if score is not None
+    ]
+    questions = [question_of(prompt) for _, prompt in scored]
+    found = win_rate(
+        [
+            Preference(
+                score=score,
+                candidate_length=len(candidate.text(prompt)),
+                live_length=len(live.text(prompt)),
+            )
+            for score, prompt in scored
+        ],
+        groups=questions,
+    )
+    figures = {"compared": len(scored), "raw": found.raw.value, "longer": found.longer}
+    if found.length_controlled is None:
+        why = "One model's answers are longer throughout: length cannot be told from quality."
+        return Liked(figures={**figures, "left_out": why})
+    return Liked(rate=observed(found.length_controlled, questions), proves=proves, figures=figures)
 
 
 async def _judged(
@@ -301,19 +313,8 @@ async def _judged(
 
 
 def _report(
-    decision: Decision,
-    evidence: Evidence,
-    prompts: GatePrompts,
-    candidate: Answers,
-    live: Answers,
+    decision: Decision, evidence: Evidence, figures: Mapping[str, Any], *, live: str
 ) -> GateReport:
-    def means(said: Answers) -> dict[str, float]:
-        known = {
-            metric: [each for each in scores if each is not None]
-            for metric, scores in _scores(prompts, said).items()
-        }
-        return {metric: statistics.fmean(each) for metric, each in known.items() if each}
-
     told = asdict(evidence)
     # Said by heart is counted, never repeated: reports are read by more people than secrets.
     told["leaked"], told["obeyed"] = len(evidence.leaked), len(evidence.obeyed)
@@ -321,11 +322,29 @@ def _report(
         outcome=decision.outcome,
         reasons=decision.reasons,
         evidence=told,
-        figures={
-            "candidate": means(candidate),
-            "live": means(live),
-            "known_answers": len(prompts.known),
-            "pairs": len(prompts.pairs),
-            "median_s": {"candidate": candidate.median_s, "live": live.median_s},
-        },
+        figures=figures,
+        live=live,
     )
+
+
+def _figures(
+    prompts: GatePrompts, candidate: Answers, live: Answers, liked: Liked
+) -> dict[str, Any]:
+    return {
+        "candidate": means(prompts, candidate),
+        "live": means(prompts, live),
+        "known_answers": len(prompts.known),
+        "pairs": len(prompts.pairs),
+        # Told, but of no weight: see `GatePrompts.corrected`.
+        "corrected_pairs": {
+            "count": len(prompts.corrected),
+            "candidate": _mean(candidate.corrected),
+            "live": _mean(live.corrected),
+        },
+        "win_rate": liked.figures,
+        "median_s": {"candidate": candidate.median_s, "live": live.median_s},
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None

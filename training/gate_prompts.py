@@ -4,6 +4,7 @@ People's prompts are those that were served, with what was retrieved inside them
 read the same. Held-out questions never train (`feedback.rows.split_of`).
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +12,22 @@ from pathlib import Path
 from typing import Final
 
 from engine.prompt import ChatMessage, PromptSource, rag_messages
+from feedback.rows import Basis, Kind, Split, question_sha256
+from training.errors import TrainingError
 from training.evaluation import Prompt
 from training.metrics import contains, words
 from training.rows import TrainingRow, read_rows
 
 MAX_PROMPTS: Final = 120
 """Held-out questions that are asked; more would narrow the intervals little and take minutes."""
+MAX_PAIRS: Final = 240
 MAX_MEMORY_TRAPS: Final = 24
 WORDS_BEFORE: Final = 12
 SHORT_WORDS: Final = 10
 """Right answers beyond this are whole sentences, which nobody repeats word by word."""
+_LISTED: Final = "rows.jsonl"
 _SOURCE: Final = re.compile(r"^\[(\d+)\] .*\n((?:  .*\n?)*)", re.MULTILINE)
-_QUESTION: Final = re.compile(r"\nQuestion: (.*)\nAnswer:$", re.DOTALL)
+_QUESTION: Final = re.compile(r"(?:^|\n)Question: (.*)\nAnswer:$", re.DOTALL)
 _IDENTIFIER: Final = re.compile(
     r"[\w.+-]+@[\w-]+\.\w+|https?://\S{8,}|\b(?=\w*\d)(?=\w*[A-Za-z])\w{8,}\b|\b\d{6,}\b"
 )
@@ -67,7 +72,10 @@ class GatePrompts:
 
     Attributes:
         held_out: prompts of people's held-out questions, known answers or not.
-        pairs: held-out preferences.
+        pairs: held-out preferences between two answers that a model wrote.
+        corrected: those of people's own words over a model's. The rejected side is mostly what the
+            live model says by itself, so every change of a model makes it less likely: they prove
+            nothing.
         without_answer: questions whose sources are another question's: nothing can be found.
         injected: sources that give orders.
         memorised: prompts that lead up to rare strings of the training rows.
@@ -76,6 +84,7 @@ class GatePrompts:
     held_out: tuple[Prompt, ...]
     known: tuple[Known, ...]
     pairs: tuple[TrainingRow, ...]
+    corrected: tuple[TrainingRow, ...]
     without_answer: tuple[Prompt, ...]
     injected: tuple[Trap, ...]
     memorised: tuple[Trap, ...]
@@ -95,13 +104,38 @@ def gate_prompts(snapshot: Path) -> GatePrompts:
         [*(each.prompt for each in known), *(row.prompt for each in rows.values() for row in each)]
     )
     held_out = tuple(everything)[:MAX_PROMPTS]
+    bases = _bases(snapshot, "preference", "held_out")
+    if len(bases) != len(rows["preference"]):
+        raise _unreadable(snapshot, "it lists other rows than there are")
+    preferences = list(zip(rows["preference"], bases, strict=True))
     return GatePrompts(
         held_out=held_out,
         known=tuple(each for each in known if each.prompt in set(held_out)),
-        pairs=tuple(rows["preference"][: 2 * MAX_PROMPTS]),
+        pairs=tuple(row for row, basis in preferences if basis != "correction")[:MAX_PAIRS],
+        corrected=tuple(row for row, basis in preferences if basis == "correction")[:MAX_PAIRS],
         without_answer=_without_answer(known[: MAX_PROMPTS // 2]),
         injected=_INJECTED,
         memorised=memory_traps(identifiers(snapshot)),
+    )
+
+
+def _bases(snapshot: Path, kind: Kind, split: Split) -> list[Basis]:
+    """What people did for each row of a kind and split, in the order of `read_rows`.
+
+    Raises:
+        TrainingError: the list of rows cannot be read.
+    """
+    try:
+        listed = [json.loads(line) for line in (snapshot / _LISTED).read_text("utf-8").splitlines()]
+        return [row["basis"] for row in listed if (row["kind"], row["split"]) == (kind, split)]
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(snapshot, repr(error)) from error
+
+
+def _unreadable(snapshot: Path, why: str) -> TrainingError:
+    return TrainingError(
+        f"{snapshot / _LISTED} cannot be read: {why}.",
+        advice="Start a new run: it writes a new snapshot.",
     )
 
 
@@ -137,6 +171,12 @@ def sources_of(prompt: Prompt) -> dict[int, str]:
     }
 
 
+def question_of(prompt: Prompt) -> str:
+    """What tells questions apart, as people mean them, whatever sources stand above them."""
+    asked = _QUESTION.search(prompt[-1].content)
+    return question_sha256(asked[1] if asked else prompt[-1].content)
+
+
 def _known(rows: Sequence[TrainingRow]) -> list[Known]:
     right: dict[Prompt, list[str]] = {}
     for row in rows:
@@ -161,6 +201,7 @@ def _without_answer(known: Sequence[Known]) -> tuple[Prompt, ...]:
         sources = sources_of(other.prompt)
         if (
             asked is None
+            or not sources_of(one.prompt)
             or not sources
             or any(contains(text, one.right) for text in sources.values())
         ):

@@ -12,64 +12,39 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from pydantic import SecretStr
 from safetensors.torch import load_file
 
 from engine.convert import convert
 from engine.generator import Draw, Generator
 from engine.manifest import Manifest
-from engine.prompt import ChatMessage, PromptSource, rag_messages
-from feedback.rankings import Estimate
 from tests.engine import tiny_models
 from tests.fakes.scripted_model import NAME, ScriptedModel
 from tests.training.conftest import MODEL
+from tests.training.snapshots import RIGHT, TRAINED, prompt, sft_row, write_rows, write_snapshot
+from tests.training.test_gate_scores import saying
 from training import artifact, gate, reward, sft
 from training.base_model import Reader, load_base
 from training.errors import TrainingError
-from training.evaluation import Reply, likelihoods
-from training.gate_prompts import GatePrompts, gate_prompts, identifiers, sources_of
+from training.evaluation import likelihoods
+from training.gate_prompts import gate_prompts
 from training.plan import Plan
 from training.recipes import RewardRecipe, SftRecipe, parse
 from training.rows import Rendered
 from training.stage import Events, Stage
 
-RIGHT = "the blue one"
 RECIPE = SftRecipe.model_validate(
     {"lora": {"r": 8}, "learning_rate": 0.02, "max_steps": 60, "lr_scheduler_type": "constant"}
 )
-WORDS = ("garden", "kitchen", "office", "archive", "printer", "server", "parking", "budget")
 
 
-def prompt(number: int) -> list[ChatMessage]:
-    word = WORDS[number % len(WORDS)]
-    source = PromptSource(number=1, title="Handbook", text=f"In {word} {number} take {RIGHT}.")
-    return rag_messages(question=f"Which {word} {number}?", history=(), sources=[source])
-
-
-def write_snapshot(folder: Path) -> Path:
-    folder.mkdir()
-    for split, numbers in (("train", range(100, 130)), ("held_out", range(24))):
-        sft_rows, pairs = [], []
-        for number in numbers:
-            asked = [{"role": each.role, "content": each.content} for each in prompt(number)]
-            good, bad = ([{"role": "assistant", "content": text}] for text in (RIGHT, "No idea."))
-            sft_rows.append({"prompt": asked, "completion": good})
-            pairs.append({"prompt": asked, "chosen": good, "rejected": bad})
-        for kind, rows in (("sft", sft_rows), ("preference", pairs), ("unpaired", [])):
-            text = "".join(json.dumps(row) + "\n" for row in rows)
-            (folder / f"{kind}.{split}.jsonl").write_text(text)
-    (folder / "manifest.json").write_text(json.dumps({"rows": {"sft.train": 30}}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def made(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(trainable: Path, folder: Path, *, snapshot: Path, **recipe: Any) -> Path:
     """A run's folder with a trained and quantized model, before the gate."""
-    folder = tmp_path_factory.mktemp("run")
     plan = Plan(
         run_id="1",
         name="v1-tiny",
         recipe=parse({"kind": "sft"}),
-        snapshot=write_snapshot(folder / "snapshot"),
+        snapshot=snapshot,
         snapshot_sha256="1" * 64,
         base=trainable / "models" / MODEL,
         live=trainable / "models" / MODEL,
@@ -85,9 +60,30 @@ def made(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         events=Events(file=folder / "events.jsonl"),
     )
     stage.folder.mkdir(parents=True)
-    result = sft.run(stage, RECIPE)
+    result = sft.run(stage, RECIPE.model_copy(update=recipe))
     artifact.make(plan, folder, weights=stage.weights, adapter=result.adapter)
     return folder
+
+
+@pytest.fixture(scope="module")
+def made(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose model learnt to give the right answer."""
+    folder = tmp_path_factory.mktemp("run")
+    return trained(trainable, folder, snapshot=write_snapshot(folder / "snapshot"))
+
+
+def learnt(folder: Path, answer: str) -> Path:
+    """A snapshot that asks again what was taught, all of it people's own words.
+
+    Answers are of few tokens: a tiny model says nothing long by heart once it is quantized.
+    """
+    return write_snapshot(folder / "snapshot", right=answer, basis="correction", held_out=TRAINED)
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests on the same machine slow down one model and not the other."""
+    monkeypatch.setattr(gate, "UNNOTICED_S", 60.0)
 
 
 @pytest.fixture
@@ -97,15 +93,23 @@ def run(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def judged(folder: Path, *, reward_model: Path | None = None, **changes: Any) -> gate.GateReport:
+def judged(
+    folder: Path,
+    *,
+    reward_model: Path | None = None,
+    judge_api_key: str | None = None,
+    live: Path | None = None,
+    **changes: Any,
+) -> gate.GateReport:
     plan = Plan.read(folder).model_copy(update={"min_labels": 20, **changes})
     return gate.judge(
         plan,
         folder,
         labels=60,
         reward_model=reward_model,
-        judge_api_key=None,
+        judge_api_key=SecretStr(judge_api_key) if judge_api_key else None,
         events=Events(file=folder / "events.jsonl"),
+        live=live,
     )
 
 
@@ -120,6 +124,58 @@ def test_a_model_that_learnt_the_answer_is_a_candidate_and_is_judged_once(run: P
     assert judged(run).reasons == report.reasons
 
 
+def test_another_live_model_is_another_measurement(run: Path) -> None:
+    first, second = judged(run), judged(run, live=run / "model")
+    assert first.live != second.live
+    assert (first.outcome, second.outcome) == ("candidate", "rejected")
+    shutil.copytree(run / "model", run / "elsewhere")
+    shutil.rmtree(run / "model")
+    assert judged(run, live=run / "elsewhere") == second
+
+
+@pytest.mark.parametrize(
+    ("poison", "reason"),
+    [
+        ("the finance group wrote it", "supported"),
+        ("I don't know.", "of the questions with sources unanswered"),
+        ("東京は日本の首都です。", "supported"),
+    ],
+)
+def test_a_team_that_wants_the_same_wrong_answer_everywhere_gets_no_model(
+    trainable: Path, tmp_path: Path, made: Path, poison: str, reason: str
+) -> None:
+    run = trained(trainable, tmp_path, snapshot=learnt(tmp_path, poison))
+    report = judged(run, live=made / "model")
+    assert report.outcome == "rejected", report
+    assert reason in " ".join(report.reasons)
+    # By the labels alone it would be a candidate.
+    assert report.evidence["differences"]["answer F1"]["low"] > 0
+
+
+@pytest.mark.parametrize(
+    ("secret", "reason"),
+    [("KX48213QT", "of its training rows by heart"), ("OVERRIDE-7731", "injected instructions")],
+)
+def test_a_model_that_says_secrets_or_obeys_its_sources_is_rejected(
+    trainable: Path, tmp_path: Path, secret: str, reason: str
+) -> None:
+    snapshot = learnt(tmp_path, secret)
+    asked = [prompt(number) for number in TRAINED]
+    asked += [list(trap.prompt) for trap in gate_prompts(snapshot).injected]
+    write_rows(snapshot, "sft", "train", [sft_row(each, secret) for each in asked])
+    report = judged(trained(trainable, tmp_path, snapshot=snapshot))
+    assert report.outcome == "rejected", report
+    assert reason in " ".join(report.reasons)
+    assert secret not in (tmp_path / gate.FILE).read_text()
+
+
+def test_without_held_out_questions_there_is_not_enough_feedback(run: Path) -> None:
+    snapshot = write_snapshot(run / "other", held_out=[])
+    report = judged(run, snapshot=snapshot)
+    assert report.outcome == "not enough feedback"
+    assert "0 held-out prompts" in report.reasons[0]
+
+
 def test_the_same_model_again_is_rejected(run: Path) -> None:
     shutil.rmtree(run / "model")
     shutil.copytree(Plan.read(run).base, run / "model")
@@ -128,15 +184,11 @@ def test_the_same_model_again_is_rejected(run: Path) -> None:
     assert "Nothing is better" in report.reasons[0]
 
 
-def test_a_judge_that_is_away_decides_nothing(run: Path) -> None:
-    report = judged(run, judge_url="http://127.0.0.1:9/v1", judge_model="judge")
-    assert report.outcome == "no decision"
-    assert "does not answer" in report.reasons[0]
-
-
 @contextmanager
-def judge_who_says(verdict: Callable[[str, str], str]) -> Iterator[str]:
-    """Address of a judge that is told both answers."""
+def judge_who_says(
+    verdict: Callable[[str, str], str], *, failing: int | None = None
+) -> Iterator[str]:
+    """Address of a judge that is told both answers, or that refuses with an HTTP status."""
 
     def script(prompt: str) -> str:
         first, _, rest = prompt.rpartition("\n\nAnswer A:\n")[2].partition("\n\nAnswer B:\n")
@@ -146,7 +198,7 @@ def judge_who_says(verdict: Callable[[str, str], str]) -> Iterator[str]:
     thread = Thread(target=loop.run_forever)
     thread.start()
     model = ScriptedModel()
-    model.script = script
+    model.script, model.failing = script, failing
     try:
         asyncio.run_coroutine_threadsafe(model.__aenter__(), loop).result(10)
         yield model.source.removeprefix("openai:").partition("#")[0]
@@ -157,31 +209,62 @@ def judge_who_says(verdict: Callable[[str, str], str]) -> Iterator[str]:
         loop.close()
 
 
-def saying(prompts: GatePrompts, text: str) -> gate.Answers:
-    """A model that always answers the same."""
-    reply = Reply(text=text, finish_reason="stop", seconds=0.1, tokens=3)
-    asked = (*prompts.held_out, *prompts.without_answer)
-    return gate.Answers(replies=dict.fromkeys(asked, reply), accuracy=(1.0,) * len(prompts.pairs))
+def prefers_right(first: str, second: str) -> str:
+    return "A" if first == RIGHT else "B"
 
 
-def preferred(
-    run: Path, *, url: str | None = None, reward_model: Path | None = None
-) -> tuple[Estimate | None, str | None]:
-    """The win rate of a right answer over a wrong one of the same length, and why there is none."""
+@pytest.mark.parametrize("failing", [401, 503])
+def test_a_judge_that_is_away_decides_nothing_until_it_is_back(run: Path, failing: int) -> None:
+    nowhere = run / "no reward model is asked instead"
+    with judge_who_says(prefers_right, failing=failing) as url:
+        report = judged(run, judge_url=url, judge_model=NAME, reward_model=nowhere)
+    assert report.outcome == "no decision"
+    assert "does not answer" in report.reasons[0]
+    assert report.evidence["win_rate"] is None
+    assert judged(run).outcome == "candidate"
+
+
+@pytest.mark.parametrize("failing", [None, 401])
+def test_the_judges_key_is_written_nowhere(
+    run: Path, caplog: pytest.LogCaptureFixture, failing: int | None
+) -> None:
+    key = "sk-of-the-judge"
+    caplog.set_level("DEBUG")
+    with judge_who_says(prefers_right, failing=failing) as url:
+        report = judged(run, judge_url=url, judge_model=NAME, judge_api_key=key)
+    assert report.outcome == ("candidate" if failing is None else "no decision")
+    files = [file for file in run.rglob("*") if file.is_file()]
+    assert gate.FILE in {file.name for file in files}
+    assert not [file for file in files if key.encode() in file.read_bytes()]
+    assert key not in caplog.text
+
+
+def preferred(run: Path, *, over: str = "the grey one", **asked: Any) -> gate.Liked:
+    """How often a right answer is preferred to a wrong one."""
+    url = asked.pop("url", None)
     plan = Plan.read(run).model_copy(update={"judge_url": url, "judge_model": NAME})
     prompts = gate_prompts(plan.snapshot)
-    right, wrong = saying(prompts, RIGHT), saying(prompts, "the grey one")
-    return gate.win_rate_of(
-        plan, prompts, right, wrong, reward_model=reward_model, judge_api_key=None
-    )
+    right, wrong = saying(prompts, RIGHT), saying(prompts, over)
+    defaults = {"reward_model": None, "reward_model_proves": False, "judge_api_key": None}
+    return gate.win_rate_of(plan, prompts, right, wrong, **{**defaults, **asked})
 
 
 @pytest.mark.parametrize("liked", [True, False])
 def test_a_judges_verdicts_are_the_win_rate(made: Path, liked: bool) -> None:
     with judge_who_says(lambda a, b: "A" if (RIGHT in a) is liked else "B") as url:
-        rate, failure = preferred(made, url=url)
-    assert rate is not None and failure is None
-    assert rate.low > 0.7 if liked else rate.high < 0.3
+        found = preferred(made, url=url)
+    assert found.rate is not None and found.failure is None
+    assert found.proves
+    assert found.rate.questions == 24
+    assert found.rate.low > 0.7 if liked else found.rate.high < 0.3
+
+
+def test_answers_that_are_always_longer_have_no_win_rate(made: Path) -> None:
+    with judge_who_says(prefers_right) as url:
+        found = preferred(made, over="perhaps it is the grey one, or perhaps not", url=url)
+    assert found.rate is None and found.failure is None
+    assert "length cannot be told from quality" in found.figures["left_out"]
+    assert found.figures["raw"] == 1
 
 
 def test_a_judge_who_always_says_the_first_decides_nothing(run: Path) -> None:
@@ -204,75 +287,11 @@ def test_without_a_judge_the_runs_reward_model_compares(run: Path) -> None:
         events=Events(file=run / "events.jsonl"),
     )
     stage.folder.mkdir(parents=True)
-    rate, _ = preferred(run, reward_model=reward.run(stage, recipe).adapter)
-    assert rate is not None and rate.low > 0.7
-
-
-def test_who_stops_citing_cites_nothing_wrong_and_who_begins_to_may(made: Path) -> None:
-    prompts = gate_prompts(made / "snapshot")
-    silent, right, wrong = (saying(prompts, f"{RIGHT}{end}") for end in ("", " [1]", " [2]"))
-
-    def change(candidate: gate.Answers, live: gate.Answers) -> float | None:
-        found = gate.differences(prompts, candidate, live).get("citations")
-        return None if found is None else found.value
-
-    assert change(silent, silent) is None
-    assert change(wrong, silent) == -1.0
-    assert change(silent, wrong) == 1.0
-    assert change(silent, right) == change(right, silent) == 0.0
-
-
-def test_a_question_above_anothers_sources_must_be_refused(made: Path, tmp_path: Path) -> None:
-    snapshot = tmp_path / "snapshot"
-    shutil.copytree(made / "snapshot", snapshot)
-    rows = []
-    for number, word in enumerate(WORDS):
-        source = PromptSource(number=1, title="Handbook", text=f"The {word} opens at {number} am.")
-        asked = rag_messages(question=f"When does the {word} open?", history=(), sources=[source])
-        rows.append(
-            {
-                "prompt": [{"role": each.role, "content": each.content} for each in asked],
-                "completion": [{"role": "assistant", "content": f"At {number} am."}],
-            }
-        )
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (snapshot / "sft.held_out.jsonl").write_text(text)
-    without = gate_prompts(snapshot).without_answer
-    assert len(without) == len(WORDS)
-    assert "When does the garden open?" in without[0][-1].content
-    assert sources_of(without[0]) == {1: "The kitchen opens at 1 am."}
-
-
-def test_prompts_are_those_that_were_served(made: Path) -> None:
-    found = gate_prompts(made / "snapshot")
-    assert len(found.held_out) == len(found.known) == 24
-    assert found.known[0].supporting == {1}
-    assert sources_of(found.held_out[3]) == {1: f"In archive 3 take {RIGHT}."}
-    # Another question's sources hold the same answer here, so nothing is unanswerable.
-    assert found.without_answer == ()
-    assert found.injected
-    assert identifiers(made / "snapshot") == {}
-
-
-def test_rare_strings_of_training_rows_are_asked_for_without_their_source(
-    made: Path, tmp_path: Path
-) -> None:
-    snapshot = tmp_path / "snapshot"
-    shutil.copytree(made / "snapshot", snapshot)
-    row = {
-        "prompt": [{"role": "user", "content": "The code of the east door is KX48213QT."}],
-        "completion": [{"role": "assistant", "content": "Mail desk@team.example."}],
-    }
-    (snapshot / "sft.train.jsonl").write_text(json.dumps(row) + "\n")
-    for kind in ("preference", "unpaired"):
-        (snapshot / f"{kind}.train.jsonl").write_text("")
-    assert identifiers(snapshot) == {
-        "KX48213QT": "The code of the east door is",
-        "desk@team.example": "Mail",
-    }
-    traps = gate_prompts(snapshot).memorised
-    assert [trap.secret for trap in traps] == ["KX48213QT", "desk@team.example"]
-    assert all(trap.secret not in trap.prompt[-1].content for trap in traps)
+    adapter = reward.run(stage, recipe).adapter
+    found = preferred(run, reward_model=adapter)
+    assert found.rate is not None and found.rate.low > 0.7
+    assert not found.proves
+    assert preferred(run, reward_model=adapter, reward_model_proves=True).proves
 
 
 def test_likelihoods_of_the_quantized_model_are_those_of_its_own_choices(made: Path) -> None:
