@@ -22,9 +22,8 @@ from training import artifact, gate
 from training.base_model import Reader, base_weights
 from training.errors import NotEnoughFeedback, RunCancelled, TrainingError
 from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, FAILURE, LOG, RESULT
-from training.plan import Plan, write_whole
+from training.plan import Live, Plan, write_whole
 from training.recipes import StageRecipe, stages_of
-from training.rows import read_rows
 from training.stage import Events, Stage, StageResult, cancelled_by_signal, memory_errors
 
 logger = logging.getLogger(__name__)
@@ -67,46 +66,77 @@ def _execute(
     weights = base_weights(plan.base, home=plan.home)
     # Only a stage has something to write down when it is asked to stop; everything else just ends.
     with cancelled_by_signal() as cancelled:
-        results = _stages(plan, folder, weights, events, cancelled)
+        results, left_out = _stages(plan, folder, weights, events, cancelled)
         if cancelled():
             raise RunCancelled("The run was cancelled.")
+    told = _told(results) | {kind: {"left_out": reason} for kind, reason in left_out.items()}
     policy = _policy(results)
     if policy is None:
         # A reward model alone answers nobody: there is nothing to judge or to serve.
-        return {"outcome": "no policy", "reasons": [], "stages": _told(results)}
+        return {"outcome": "no policy", "reasons": [], "stages": told}
     events.tell(stage="artifact", note="Merging the adapter and quantizing.")
     model = artifact.make(plan, folder, weights=weights, adapter=policy)
-    events.tell(stage="gate", note="Comparing with the model that is live.")
-    report = gate.judge(
-        plan,
-        folder,
-        labels=labels(plan.snapshot),
-        reward_model=_reward(results),
-        judge_api_key=judge_api_key,
-        events=events,
-    )
+    report = _judged(plan, folder, results, events, judge_api_key)
     return {
         "outcome": report.outcome,
         "reasons": list(report.reasons),
         "model": str(model),
         "sha256": Manifest.read(model, verify=False).files["model.bin"].sha256,
         "gate": report.told(),
-        "stages": _told(results),
+        "stages": told,
     }
 
 
-def labels(snapshot: Path) -> int:
-    """Rows of a snapshot to learn from, whatever their kind."""
-    return sum(
-        len(read_rows(snapshot, kind, "train")) for kind in ("sft", "preference", "unpaired")
+def _judged(
+    plan: Plan,
+    folder: Path,
+    results: Mapping[str, StageResult],
+    events: Events,
+    judge_api_key: SecretStr | None,
+) -> gate.GateReport:
+    """What the gate says of the model, against the one that answers now."""
+    live = Live.read(folder)
+    if live.directory is None:
+        number = plan.name.partition("-")[0]
+        reason = (
+            f"The live model {live.name} answers from another server, so nothing can be compared "
+            f"here; `parley promote {number}` lets this version answer all the same."
+        )
+        return gate.GateReport(outcome="no decision", reasons=(reason,), evidence={})
+    events.tell(stage="gate", note=f"Comparing with the live model {live.name}.")
+    return gate.judge(
+        plan,
+        folder,
+        labels=plan.labels,
+        reward_model=_reward(results),
+        judge_api_key=judge_api_key,
+        events=events,
+        live=live.directory,
+        reward_model_proves=_may_prove(results),
     )
+
+
+def _may_prove(results: Mapping[str, StageResult]) -> bool:
+    """Whether the reward model's word may prove the policy better.
+
+    It must find what people prefer more often than a coin, beyond doubt; and a policy that learnt
+    to please it is no better for pleasing it.
+    """
+    if "reward" not in results or "rloo" in results:
+        return False
+    return results["reward"].metrics.get("held_out_accuracy_low", 0.0) > 0.5
 
 
 def _stages(
     plan: Plan, folder: Path, weights: Path, events: Events, cancelled: Callable[[], bool]
-) -> dict[str, StageResult]:
-    """Run the stages that have not ended yet; results of all of them by kind."""
+) -> tuple[dict[str, StageResult], dict[str, str]]:
+    """Run the stages that have not ended yet.
+
+    Returns:
+        Results of all of them by kind, and of those that were left out the reason.
+    """
     results: dict[str, StageResult] = {}
+    left_out: dict[str, str] = {}
     recipes = stages_of(plan.recipe)
     for number, recipe in enumerate(recipes, 1):
         stage = Stage(
@@ -126,12 +156,13 @@ def _stages(
         except NotEnoughFeedback as error:
             if len(recipes) == 1:
                 raise
+            left_out[recipe.kind] = str(error)
             stage.note(f"Left out: {error}")
     if not results:
         raise NotEnoughFeedback(
             "There is nothing to learn from for any stage.", advice="Rate and correct more answers."
         )
-    return results
+    return results, left_out
 
 
 def _run(stage: Stage, recipe: StageRecipe) -> StageResult:

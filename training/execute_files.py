@@ -6,5 +6,6 @@ EXIT_FAILED: Final = 3
 EXIT_STOPPED: Final = 130
 RESULT: Final = "result.json"
 FAILURE: Final = "failure.json"
+GATE: Final = "gate.json"
 EVENTS: Final = "events.jsonl"
 LOG: Final = "log"

@@ -1,12 +1,13 @@
 """The plan of a run: everything that decides which model comes out, in one file.
 
 `plan.json` lies in the run's folder before its process starts and never changes, so that a killed
-run goes on with the same plan, and anybody can say later what made a model.
+run goes on with the same plan, and anybody can say later what made a model. What the model is then
+compared with may change while it is trained: that is `live.json`.
 """
 
 import os
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
 
@@ -16,7 +17,50 @@ from training.recipes import Recipe, parse
 FILE: Final = "plan.json"
 
 
-class Plan(BaseModel):
+class _InFolder(BaseModel):
+    """What is written down in a run's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    in_file: ClassVar[str]
+
+    def write(self, folder: Path) -> None:
+        """Write it into a run's folder, in one step.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / self.in_file, self.model_dump_json(indent=2))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """What a run's folder holds.
+
+        Raises:
+            TrainingError: there is none that can be read.
+        """
+        file = folder / cls.in_file
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise TrainingError(f"{file} cannot be used: {error}") from error
+
+
+class Live(_InFolder):
+    """The model that answers now, with which the gate compares.
+
+    Attributes:
+        name: by which the engine knows it.
+        directory: its model directory; None = it answers from another server.
+    """
+
+    in_file = "live.json"
+
+    name: str
+    directory: Path | None
+
+
+class Plan(_InFolder):
     """What a run does.
 
     Attributes:
@@ -27,17 +71,19 @@ class Plan(BaseModel):
         snapshot_sha256: its hash.
         base: model directory of the base as the engine serves it: template, tokenizer, and the
             source of the weights to train on.
-        live: model directory that answers now, against which the gate compares.
+        live: model directory that answered when the run was planned; the base's where that was on
+            another server.
         home: state folder, where the bases' weights are kept.
-        parent: name of the version that is live; None = the base itself.
+        parent: name of the version that was live then; None = the base itself.
         versions: of the libraries and of Parley that run it.
         code: revision of Parley's code, see `training.provenance`.
-        min_labels: rows below which the gate lets nothing pass.
+        labels: pieces of feedback that it learns from, see `training.labels`.
+        min_labels: labels below which the gate lets nothing pass.
         memory_mb: most memory of the run's process.
         judge_url, judge_model: an OpenAI-compatible judge for the gate; None = no judge.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    in_file = FILE
 
     run_id: str
     name: str
@@ -50,7 +96,8 @@ class Plan(BaseModel):
     parent: str | None = None
     versions: dict[str, str] = {}
     code: str = "unknown"
-    min_labels: int = 50
+    labels: int = 0
+    min_labels: int = 30
     memory_mb: int = 8192
     judge_url: str | None = None
     judge_model: str | None = None
@@ -59,27 +106,6 @@ class Plan(BaseModel):
     @classmethod
     def _parsed(cls, value: Any) -> Any:
         return parse(value) if isinstance(value, dict) else value
-
-    def write(self, folder: Path) -> None:
-        """Write the plan into a run's folder, in one step.
-
-        Raises:
-            OSError: the disk does not take it.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / FILE, self.model_dump_json(indent=2))
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """The plan of a run's folder.
-
-        Raises:
-            TrainingError: there is none that can be read.
-        """
-        try:
-            return cls.model_validate_json((folder / FILE).read_bytes())
-        except (OSError, ValidationError) as error:
-            raise TrainingError(f"{folder / FILE} is no plan of a run: {error}") from error
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -32,12 +32,17 @@ class TrainingProcessSettings(ProcessSettings):
             BaseUnusable: the settings name none that is served from here.
         """
         name = self.training.base or self.engine.live
-        kind, _, place = self.engine.models.get(name, "").partition(":")
-        directory = (self.home / "models" / place).absolute()
-        if kind != "ctranslate2" or not directory.is_dir():
+        directory = self.directory_of(name)
+        if directory is None:
             raise BaseUnusable(
                 f"There is no model {name!r} on this machine to train.",
                 advice="Let training.base name a model of engine.models that is "
                 "ctranslate2:<directory>.",
             )
         return directory
+
+    def directory_of(self, name: str) -> Path | None:
+        """Directory of a model of the engine's settings; None where it is not on this machine."""
+        kind, _, place = self.engine.models.get(name, "").partition(":")
+        directory = (self.home / "models" / place).absolute()
+        return directory if kind == "ctranslate2" and directory.is_dir() else None

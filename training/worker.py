@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,26 +18,20 @@ from uuid import UUID
 from procrastinate.jobs import Job
 
 from engine.errors import EngineError
-from feedback import datasets
-from feedback.datasets import Snapshot
-from feedback.rows import Row
-from feedback.rules import Rules
 from storage.errors import StorageError
-from storage.model_versions import GateStatus, ModelVersions, version_name
+from storage.model_versions import GateStatus, ModelVersion, ModelVersions
 from storage.notices import PERSON, NewNotice, Notices
 from storage.outages import outlive_outages
 from storage.pool import Pool
 from storage.queue import Worker
-from storage.runs import RUN, SERVING_QUEUE, TRAINING_QUEUE, RunId, RunRow, Runs, StoredRun
+from storage.runs import RUN, SERVING_QUEUE, TRAINING_QUEUE, RunId, Runs, StoredRun
 from training import reports
 from training.canary import CanaryWatch
-from training.decision import Thresholds, enough_labels
-from training.errors import NotEnoughFeedback, TrainingError
-from training.execute_files import EXIT_FAILED, EXIT_STOPPED, FAILURE, RESULT
+from training.errors import TrainingError
+from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, FAILURE, GATE, RESULT
 from training.plan import FILE as PLAN
-from training.plan import Plan
-from training.provenance import code_revision, library_versions
-from training.recipes import Device, Recipe, named, parse
+from training.plan import Live, Plan
+from training.planning import live_model, planned
 from training.schedule import queue_due_runs
 from training.serving import ModelSwitch, Rollback
 from training.settings import TrainingProcessSettings
@@ -48,8 +41,8 @@ from training.telling import Telling
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 3
-SNAPSHOT_S: Final = 3600.0
-"""Most time to compile all feedback of a workspace."""
+MAX_JUDGEMENTS: Final = 3
+"""Of one version: the last one counts where the live model changes again and again meanwhile."""
 
 
 @dataclass(kw_only=True)
@@ -102,7 +95,7 @@ class TrainingWorker:
         if run is None:
             return
         if not await self.runs.start(run.id):
-            await self.runs.end(run.id, "cancelled")
+            await self._cancelled(run)
             return
         try:
             await self._carry_out(run)
@@ -117,6 +110,14 @@ class TrainingWorker:
         text = reports.failed(failure, advice)
         await self._notices.add(NewNotice(run=run, text=text, about="ended"))
         await self.runs.end(run.id, "failed", failure=failure, advice=advice)
+
+    async def _cancelled(self, run: StoredRun) -> None:
+        """End a run that somebody cancelled, and tell of it; one that has ended stays as it is."""
+        await self.runs.end(run.id, "cancelled")
+        now = await self.runs.get(run.id)
+        if now is not None and now.status == "cancelled":
+            text = reports.cancelled()
+            await self._notices.add(NewNotice(run=run, text=text, about="ended"))
 
     async def _gave_up(self, job: Job, died: bool) -> None:
         """Tell of a run that broke this worker again and again."""
@@ -133,6 +134,8 @@ class TrainingWorker:
                 await self._roll_back(run)
             case "train":
                 await self._train(run)
+            case "judge":
+                await self._judge(run)
 
     async def _promote(self, run: StoredRun) -> None:
         name = run.parameters.get("version")
@@ -161,78 +164,58 @@ class TrainingWorker:
     async def _train(self, run: StoredRun) -> None:
         folder = self.folder(run.id)
         if not (folder / PLAN).exists():
-            await self._plan(run, folder)
-        code = await Supervisor(
+            plan = await planned(run, pool=self.pool, settings=self.settings)
+            plan.write(folder)
+        if await self._executed(run, folder):
+            await self._made(run, folder)
+
+    async def _executed(self, run: StoredRun, folder: Path, *, read_from: int = 0) -> bool:
+        """Take a folder's process to its end, and let the gate compare with what is live by then.
+
+        Another version may be promoted while this one is trained. Everything but the gate is kept,
+        so that running the process again is hardly more than judging again.
+
+        Args:
+            read_from: as for `Supervisor`, which also says what is raised.
+
+        Returns:
+            Whether there is a result; if not, the run has ended otherwise.
+        """
+        supervisor = Supervisor(
             run,
             folder,
             runs=self.runs,
             limits=self.settings.training,
             environment=self.environment,
-        ).until_ended()
-        if code == 0:
-            await self._made(run, folder)
-        elif code == EXIT_FAILED:
+            read_from=read_from,
+        )
+        for _ in range(MAX_JUDGEMENTS):
+            live = await self._live(run)
+            live.write(folder)
+            (folder / RESULT).unlink(missing_ok=True)
+            code = await supervisor.until_ended()
+            if code != 0 or await self._live(run) == live:
+                break
+        if code == EXIT_FAILED:
             failure = json.loads((folder / FAILURE).read_bytes())
             await self._fail(run, failure["reason"], failure["advice"] or None)
         elif code == EXIT_STOPPED:
-            await self.runs.end(run.id, "cancelled")
+            await self._cancelled(run)
+        return code == 0
+
+    async def _live(self, run: StoredRun) -> Live:
+        return await live_model(run.workspace_id, versions=self._versions, settings=self.settings)
 
     def folder(self, run_id: RunId) -> Path:
         """Where a run keeps everything."""
         return (self.settings.home / "runs" / str(run_id)).absolute()
 
-    async def _plan(self, run: StoredRun, folder: Path) -> None:
-        """Write down what the run learns from, then how it does.
-
-        Raises:
-            NotEnoughFeedback: there are too few rows to begin.
-            RecipeInvalid, BaseUnusable: the recipe or the settings must be corrected.
-        """
-        await self.runs.tell(run.id, stage="snapshot")
-        recipe = recipe_of(run.parameters, default=self.settings.training.recipe)
-        base = self.settings.base_directory
-        rules = Rules(min_voters=int(run.parameters.get("min_voters", 1)))
-        try:
-            found = await datasets.snapshot(
-                self.pool, workspace_id=run.workspace_id, rules=rules, apart_s=SNAPSHOT_S
-            )
-        except (TimeoutError, BrokenProcessPool) as error:
-            raise TrainingError(
-                "The feedback could not be compiled: its process "
-                + ("took too long." if isinstance(error, TimeoutError) else "died."),
-                advice="Make room in memory, then run again.",
-            ) from error
-        _require_labels(found, self.settings.training.min_labels)
-        home = self.settings.home.absolute()
-        snapshot = await asyncio.to_thread(datasets.write, found, home / "snapshots")
-        await self.runs.learn_from(
-            run.id, snapshot_sha256=found.sha256, rows=[_run_row(row) for row in found.rows]
-        )
-        live = (await self._versions.serving(run.workspace_id)).live
-        number = await self._versions.next_number(run.workspace_id)
-        training = self.settings.training
-        Plan(
-            run_id=str(run.id),
-            name=version_name(run.workspace_id, number),
-            recipe=recipe,
-            snapshot=snapshot,
-            snapshot_sha256=found.sha256,
-            base=base,
-            live=Path(live.directory) if live else base,
-            home=home,
-            parent=live.name if live else None,
-            versions=library_versions(),
-            code=await asyncio.to_thread(code_revision),
-            min_labels=training.min_labels,
-            memory_mb=training.memory_mb,
-            judge_url=training.judge_url,
-            judge_model=training.judge_model,
-        ).write(folder)
-
     async def _made(self, run: StoredRun, folder: Path) -> None:
         """Store the version that a run made, and try it where it may answer."""
-        result = json.loads((folder / RESULT).read_bytes())
+        result = _result(folder)
         if "model" not in result:
+            text = reports.made(result, learnt=0, tried=0.0)
+            await self._notices.add(NewNotice(run=run, text=text, about="ended"))
             await self.runs.end(run.id, "succeeded", result=result)
             return
         plan = Plan.read(folder)
@@ -251,12 +234,87 @@ class TrainingWorker:
             gate=result["gate"],
             status=_status(result["outcome"]),
         )
+        share = await self._try_out(version)
+        await self._notices.add(await self._telling.made(run, version, result, share=share))
+        await self.runs.end(run.id, "succeeded", result=result)
+
+    async def _try_out(self, version: ModelVersion) -> float:
+        """Try a candidate; returns the share of the threads that candidates answer."""
         share = self.settings.training.canary_share
         if version.status == "candidate" and share > 0:
             await self.switch.try_out(version, share=share)
-        result |= {"version": plan.name, "versions": plan.versions, "code": plan.code}
-        await self._notices.add(await self._telling.made(run, version, result, share=share))
+        return share
+
+    # -- Judging again ----------------------------------------------------------------------------
+
+    async def _judge(self, run: StoredRun) -> None:
+        """Ask the gate again about a version on which it could not decide.
+
+        Raises:
+            TrainingError: there is none, or nothing is left of the run that made it.
+        """
+        version = await self._to_judge(run)
+        if version.run_id is None:
+            raise TrainingError(f"The run that made {version.name} is gone; train again.")
+        folder = self.folder(version.run_id)
+        # Begun again after a crash, the outcome may be stored already.
+        if version.status == "undecided" and not await self._judged(run, version, folder):
+            return
+        decided = await self._versions.get(version.id) or version
+        result = _result(folder)
+        share = await self._try_out(decided)
+        await self._notices.add(await self._telling.judged(run, decided, result, share=share))
         await self.runs.end(run.id, "succeeded", result=result)
+
+    async def _to_judge(self, run: StoredRun) -> ModelVersion:
+        """The version that is meant, which is written down: begun again, it is the same one.
+
+        Raises:
+            TrainingError: there is none that waits for a decision.
+        """
+        versions = await self._versions.list(run.workspace_id)
+        if "judging" in run.parameters:
+            return next(each for each in versions if each.name == run.parameters["judging"])
+        asked = run.parameters.get("version")
+        for version in versions:
+            named = asked in (None, version.name, f"v{version.number}")
+            if named and version.status == "undecided":
+                await self.runs.decide(run.id, {"judging": version.name})
+                return version
+        which = f"{asked} is no version" if asked else "There is no version"
+        raise TrainingError(
+            f"{which} on which the gate could not decide.", advice="`parley versions` lists them."
+        )
+
+    async def _judged(self, run: StoredRun, version: ModelVersion, folder: Path) -> bool:
+        """Run the gate of a version's run again, and store what it says; False where it did not.
+
+        Raises:
+            TrainingError: the run's folder is gone, or the version answers somebody meanwhile.
+        """
+        training = self.settings.training
+        # What kept the gate from a decision may be the judge, who is another one by now.
+        judge = {"judge_url": training.judge_url, "judge_model": training.judge_model}
+        Plan.read(folder).model_copy(update=judge).write(folder)
+        (folder / GATE).unlink(missing_ok=True)
+        told = folder / EVENTS
+        read_from = told.stat().st_size if told.exists() else 0
+        if not await self._executed(run, folder, read_from=read_from):
+            return False
+        result = _result(folder)
+        status = _status(result["outcome"])
+        if not await self._versions.judged(version.id, status=status, gate=result["gate"]):
+            raise TrainingError(f"{version.name} was promoted before the gate had decided.")
+        return True
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """What a run's process says of what it made, with what the plan says of it."""
+    result: dict[str, Any] = json.loads((folder / RESULT).read_bytes())
+    if "model" not in result:
+        return result
+    plan = Plan.read(folder)
+    return result | {"version": plan.name, "versions": plan.versions, "code": plan.code}
 
 
 def _status(outcome: str) -> GateStatus:
@@ -264,45 +322,6 @@ def _status(outcome: str) -> GateStatus:
     if outcome == "candidate":
         return "candidate"
     return "undecided" if outcome == "no decision" else "rejected"
-
-
-def recipe_of(parameters: Mapping[str, Any], *, default: str) -> Recipe:
-    """The recipe that somebody asked for: a shipped one by name, or all of its fields.
-
-    Raises:
-        RecipeInvalid: there is none of that name, or a field is impossible.
-    """
-    asked = parameters.get("recipe", default)
-    if isinstance(asked, Mapping):
-        return parse(asked)
-    return named(str(asked), _device())
-
-
-def _device() -> Device:
-    """Whether there is a GPU, without importing torch into the worker."""
-    return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
-
-
-def _require_labels(found: Snapshot, min_labels: int) -> None:
-    labels = sum(row.split == "train" for row in found.rows)
-    too_few = enough_labels(labels, Thresholds(min_labels=min_labels))
-    if too_few is None:
-        return
-    left_out = "; ".join(f"{reason}: {count}" for reason, count in found.left_out.items())
-    raise NotEnoughFeedback(
-        f"Not enough feedback: {too_few.reasons[0]}",
-        advice=f"Left out: {left_out}." if left_out else "Rate and correct more answers.",
-    )
-
-
-def _run_row(row: Row) -> RunRow:
-    return RunRow(
-        row_id=row.id,
-        kind=row.kind,
-        split=row.split,
-        basis=row.basis,
-        answer_ids=list(row.answer_ids),
-    )
 
 
 def _run_id(job: Job) -> RunId:

@@ -12,13 +12,13 @@ from storage.runs import Runs, StoredRun
 from tests.conftest import CHECKOUT
 from tests.storage.conftest import Team
 from tests.training.conftest import MODEL, Rates
-from tests.training.test_worker import RECIPE, TIMEOUT_S, ended, queued, until
+from tests.training.test_worker import ENOUGH, RECIPE, TIMEOUT_S, ended, queued, until
 
 
 async def test_a_run_whose_worker_is_killed_is_finished_by_the_next_one(
     pool: Pool, team: Team, rate: Rates, home: Path, database_url: str
 ) -> None:
-    await rate(40)
+    await rate(ENOUGH)
     run_id = await queued(pool, team, recipe={**RECIPE, "max_steps": 12})
     environment = {
         **os.environ,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,19 +13,23 @@ from typing import Any
 import pytest
 
 from engine.client import EngineClient
+from engine.settings import EngineSettings
 from storage.model_versions import ModelVersions, live_alias
+from storage.notices import Notices
 from storage.pool import Pool
 from storage.runs import Recipe, RunId, Runs, StoredRun
 from tests.engine.serving import EngineProcess
 from tests.storage.conftest import Team
 from tests.training.conftest import MODEL, Rates, processes_of
-from training.plan import Plan
+from training.execute_files import EVENTS
+from training.plan import Live, Plan
 from training.serving import ModelSwitch
 from training.settings import TrainingProcessSettings
 from training.supervision import CANCEL_S
 from training.worker import TrainingWorker
 
 TIMEOUT_S = 120.0
+PLACE = {"platform": "slack", "workspace": "T1", "channel": "C1"}
 RECIPE = {
     "kind": "sft",
     "lora": {"r": 4},
@@ -34,6 +39,8 @@ RECIPE = {
     "gradient_accumulation_steps": 1,
     "save_steps": 2,
 }
+ENOUGH = 100
+"""Questions of which enough are held out for the gate to judge by."""
 Working = Callable[..., contextlib.AbstractAsyncContextManager[TrainingWorker]]
 
 
@@ -76,7 +83,31 @@ def working(pool: Pool, settings_of: Callable[..., TrainingProcessSettings]) -> 
 async def queued(pool: Pool, team: Team, kind: Any = "train", **parameters: object) -> RunId:
     recipe = Recipe(kind=kind, parameters=parameters)
     return await Runs(pool).queue(
-        recipe, workspace_id=team.general.workspace_id, by=team.general.member_id, place={}
+        recipe, workspace_id=team.general.workspace_id, by=team.general.member_id, place=PLACE
+    )
+
+
+async def notices(pool: Pool) -> list[str]:
+    """What the chat's app still has to tell, waited for, and told."""
+    found = Notices(pool)
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            due = await found.due(PLACE["platform"])
+            for each in due:
+                await found.told(each.id)
+            if due:
+                return [each.text for each in due]
+            await asyncio.sleep(0.05)
+
+
+def served_elsewhere(settings: TrainingProcessSettings) -> TrainingProcessSettings:
+    """The same, with a live model that is not on this machine."""
+    models = {**settings.engine.models, "hosted": "openai:http://127.0.0.1:9/v1#hosted"}
+    return settings.model_copy(
+        update={
+            "engine": EngineSettings(models=models, live="hosted"),
+            "training": settings.training.model_copy(update={"base": MODEL}),
+        }
     )
 
 
@@ -91,6 +122,7 @@ async def until(
             holds = condition(run)
             if holds if isinstance(holds, bool) else await holds:
                 return run
+            assert run.ended_at is None, f"{run.failure} {run.advice}"
             await asyncio.sleep(0.05)
 
 
@@ -105,7 +137,7 @@ async def test_corrections_become_a_version_although_its_process_is_killed(
     working: Working,
     engine_process: EngineProcess,
 ) -> None:
-    await rate(40)
+    await rate(ENOUGH)
     run_id = await queued(pool, team, recipe=RECIPE)
     runs = Runs(pool)
 
@@ -123,27 +155,34 @@ async def test_corrections_become_a_version_although_its_process_is_killed(
     assert [each.step for each in metrics] == [1, 2, 3, 4, 5, 6]
     assert all({"loss", "learning_rate", "eta_s"} <= set(each.values) for each in metrics)
     (version,) = await ModelVersions(pool).list(team.general.workspace_id)
-    # A handful of held-out questions is too few to prove anything, which is what the gate says.
-    assert version.gate["outcome"] == run.result["outcome"] == "not enough feedback"
-    assert version.status == "rejected"
+    assert version.gate["outcome"] == run.result["outcome"] in ("candidate", "rejected")
     assert version.gate["reasons"]
+    assert version.gate["evidence"]["prompts"] >= 20
     assert version.snapshot_sha256 == run.snapshot_sha256
     plan = Plan.read(worker.folder(run_id))
     assert plan.snapshot_sha256 == run.snapshot_sha256
+    assert 50 <= plan.labels < ENOUGH  # a correction is one, whatever it makes
     assert {"torch", "trl", "peft", "transformers"} <= set(plan.versions)
     assert run.result["code"] == plan.code != "unknown"
     assert len(await runs.rows_of_run(run_id)) >= 40
 
 
+@pytest.mark.parametrize(
+    ("count", "reason"),
+    [(2, "labels; 10 are needed"), (40, "held-out questions; 20 are needed")],
+    ids=["to learn from", "to be judged on"],
+)
 async def test_too_little_feedback_trains_nothing(
-    pool: Pool, team: Team, rate: Rates, working: Working
+    pool: Pool, team: Team, rate: Rates, working: Working, count: int, reason: str
 ) -> None:
-    await rate(2)
+    await rate(count)
     run_id = await queued(pool, team, recipe="sft")
     async with working() as worker:
         run = await until(pool, run_id, ended)
     assert run.status == "failed"
     assert run.failure is not None and run.failure.startswith("Not enough feedback")
+    assert reason in run.failure
+    assert run.advice
     assert not worker.folder(run_id).exists()
 
 
@@ -160,7 +199,7 @@ async def test_a_wrong_recipe_fails_with_the_field_that_is_wrong(
 async def test_a_run_that_needs_too_much_memory_fails_with_advice(
     pool: Pool, team: Team, rate: Rates, working: Working
 ) -> None:
-    await rate(40)
+    await rate(ENOUGH)
     run_id = await queued(pool, team, recipe=RECIPE)
     async with working(memory_mb=512):
         run = await until(pool, run_id, ended)
@@ -173,7 +212,7 @@ async def test_a_run_that_needs_too_much_memory_fails_with_advice(
 async def test_a_run_is_cancelled_while_it_trains_and_a_rollback_does_not_wait_for_it(
     pool: Pool, team: Team, rate: Rates, working: Working
 ) -> None:
-    await rate(40)
+    await rate(ENOUGH)
     run_id = await queued(pool, team, recipe={**RECIPE, "max_steps": 100_000})
     runs = Runs(pool)
 
@@ -184,15 +223,102 @@ async def test_a_run_is_cancelled_while_it_trains_and_a_rollback_does_not_wait_f
         await until(pool, run_id, has_stepped)
         rollback = await until(pool, await queued(pool, team, "rollback"), ended)
         assert rollback.failure is not None and "nothing to take back" in rollback.failure
+        assert "nothing to take back" in "".join(await notices(pool))
         assert await runs.cancel(run_id, by=None)
         run = await until(pool, run_id, ended)
+        assert await notices(pool) == ["The run was cancelled."]
     assert run.status == "cancelled"
+
+
+async def test_a_run_that_is_cancelled_before_its_turn_is_told_of_once(
+    pool: Pool, team: Team, working: Working
+) -> None:
+    run_id = await queued(pool, team, recipe="sft")
+    assert await Runs(pool).cancel(run_id, by=None)
+    async with working():
+        assert await notices(pool) == ["The run was cancelled."]
+
+
+async def test_a_reward_model_alone_is_told_of(
+    pool: Pool, team: Team, rate: Rates, working: Working
+) -> None:
+    await rate(20)  # it needs no questions for the gate
+    run_id = await queued(pool, team, recipe={**RECIPE, "kind": "reward", "max_steps": 1})
+    async with working():
+        run = await until(pool, run_id, ended)
+    assert (run.status, run.result["outcome"]) == ("succeeded", "no policy")
+    assert await notices(pool) == ["The run made a reward model; it answers nobody."]
+
+
+async def test_a_version_that_could_not_be_judged_is_judged_when_somebody_asks_again(
+    pool: Pool, team: Team, rate: Rates, working: Working, engine_process: EngineProcess
+) -> None:
+    await rate(ENOUGH)
+    versions, workspace = ModelVersions(pool), team.general.workspace_id
+    async with working(engine_process.url) as worker:
+        here, worker.settings = worker.settings, served_elsewhere(worker.settings)
+        run_id = await queued(pool, team, recipe={**RECIPE, "max_steps": 2})
+        run = await until(pool, run_id, ended)
+        assert run.result["outcome"] == "no decision"
+        assert "hosted answers from another server" in run.result["reasons"][0]
+        (version,) = await versions.list(workspace)
+        assert version.status == "undecided"
+        assert "Ask again with `parley judge v1`" in (await notices(pool))[0]
+
+        worker.settings = here
+        again = await until(pool, await queued(pool, team, "judge", version="v1"), ended)
+        assert (again.status, again.failure) == ("succeeded", None)
+        assert again.result["outcome"] in ("candidate", "rejected")
+        assert (await notices(pool))[0].startswith(f"The gate looked at {version.name} again")
+        assert await Runs(pool).metrics(again.id) == []  # nothing was trained
+
+        (judged,) = await versions.list(workspace)
+        assert (judged.id, judged.directory) == (version.id, version.directory)
+        assert judged.status in ("canary", "rejected")
+        assert judged.gate["outcome"] == again.result["outcome"]
+        none = await until(pool, await queued(pool, team, "judge"), ended)
+        assert none.failure == "There is no version on which the gate could not decide."
+
+
+async def test_a_version_is_compared_with_what_was_promoted_while_it_was_trained(
+    pool: Pool, team: Team, rate: Rates, working: Working, home: Path
+) -> None:
+    await rate(ENOUGH)
+    shutil.copytree(home / "models" / MODEL, home / "models" / "other")
+    versions, workspace = ModelVersions(pool), team.general.workspace_id
+    other = await versions.add(
+        workspace_id=workspace,
+        number=9,
+        name="v9",
+        run_id=await queued(pool, team, "rollback"),
+        parent_id=None,
+        directory=home / "models" / "other",
+        sha256="0",
+        snapshot_sha256="0",
+        recipe={},
+        gate={},
+        status="candidate",
+    )
+    run_id = await queued(pool, team, recipe={**RECIPE, "max_steps": 2})
+    async with working() as worker:
+        await until(pool, run_id, lambda run: run.stage == "gate")
+        assert Live.read(worker.folder(run_id)).name == MODEL
+        await versions.promote(other.id, by=None)
+        run = await until(pool, run_id, ended)
+        assert (run.status, run.failure) == ("succeeded", None)
+        assert Live.read(worker.folder(run_id)) == Live(
+            name="v9", directory=home / "models" / "other"
+        )
+        # What was measured against the model before counts no longer.
+        told = (worker.folder(run_id) / EVENTS).read_text()
+        assert f"Comparing with the live model {MODEL}." in told
+        assert told.rstrip().rpartition("Comparing with the live model")[2].startswith(" v9.")
 
 
 async def test_a_run_that_is_cancelled_while_its_model_is_judged_ends_at_once(
     pool: Pool, team: Team, rate: Rates, working: Working
 ) -> None:
-    await rate(40)
+    await rate(ENOUGH)
     run_id = await queued(pool, team, recipe={**RECIPE, "max_steps": 2})
     async with working():
         await until(pool, run_id, lambda run: run.stage == "gate")

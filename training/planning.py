@@ -1,0 +1,125 @@
+"""Plans a run: what it learns from, how, on which base, and which model its own must beat."""
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, Final
+
+from feedback import datasets
+from feedback.datasets import Snapshot
+from feedback.rows import Row
+from feedback.rules import Rules
+from storage.identity import WorkspaceId
+from storage.model_versions import ModelVersions, version_name
+from storage.pool import Pool
+from storage.runs import RunRow, Runs, StoredRun
+from training.decision import Thresholds
+from training.errors import TrainingError
+from training.labels import labels, require_enough
+from training.plan import Live, Plan
+from training.provenance import code_revision, library_versions
+from training.recipes import Device, Recipe, named, parse
+from training.settings import TrainingProcessSettings
+
+SNAPSHOT_S: Final = 3600.0
+"""Most time to compile all feedback of a workspace."""
+
+
+async def planned(run: StoredRun, *, pool: Pool, settings: TrainingProcessSettings) -> Plan:
+    """Note down what a run learns from, and plan how.
+
+    Raises:
+        NotEnoughFeedback: there is too little to learn from, or to judge the model on.
+        RecipeInvalid, BaseUnusable: the recipe or the settings must be corrected.
+        OSError: the disk does not take the snapshot.
+        StorageUnavailable: safe to repeat.
+    """
+    runs, versions, training = Runs(pool), ModelVersions(pool), settings.training
+    await runs.tell(run.id, stage="snapshot")
+    recipe = recipe_of(run.parameters, default=training.recipe)
+    base = settings.base_directory
+    found = await _snapshot(run, pool)
+    require_enough(found, recipe, Thresholds(min_labels=training.min_labels))
+    home = settings.home.absolute()
+    snapshot = await asyncio.to_thread(datasets.write, found, home / "snapshots")
+    await runs.learn_from(
+        run.id, snapshot_sha256=found.sha256, rows=[_run_row(row) for row in found.rows]
+    )
+    parent = (await versions.serving(run.workspace_id)).live
+    live = await live_model(run.workspace_id, versions=versions, settings=settings)
+    number = await versions.next_number(run.workspace_id)
+    return Plan(
+        run_id=str(run.id),
+        name=version_name(run.workspace_id, number),
+        recipe=recipe,
+        snapshot=snapshot,
+        snapshot_sha256=found.sha256,
+        base=base,
+        live=live.directory or base,
+        home=home,
+        parent=parent.name if parent else None,
+        versions=library_versions(),
+        code=await asyncio.to_thread(code_revision),
+        labels=labels(found.rows, recipe),
+        min_labels=training.min_labels,
+        memory_mb=training.memory_mb,
+        judge_url=training.judge_url,
+        judge_model=training.judge_model,
+    )
+
+
+async def live_model(
+    workspace_id: WorkspaceId, *, versions: ModelVersions, settings: TrainingProcessSettings
+) -> Live:
+    """What answers a workspace at the moment: its live version, else the settings' model.
+
+    Raises:
+        StorageUnavailable: safe to repeat.
+    """
+    version = (await versions.serving(workspace_id)).live
+    if version is not None:
+        return Live(name=version.name, directory=Path(version.directory))
+    name = settings.engine.live
+    return Live(name=name, directory=settings.directory_of(name))
+
+
+async def _snapshot(run: StoredRun, pool: Pool) -> Snapshot:
+    rules = Rules(min_voters=int(run.parameters.get("min_voters", 1)))
+    try:
+        return await datasets.snapshot(
+            pool, workspace_id=run.workspace_id, rules=rules, apart_s=SNAPSHOT_S
+        )
+    except (TimeoutError, BrokenProcessPool) as error:
+        raise TrainingError(
+            "The feedback could not be compiled: its process "
+            + ("took too long." if isinstance(error, TimeoutError) else "died."),
+            advice="Make room in memory, then run again.",
+        ) from error
+
+
+def recipe_of(parameters: Mapping[str, Any], *, default: str) -> Recipe:
+    """The recipe that somebody asked for: a shipped one by name, or all of its fields.
+
+    Raises:
+        RecipeInvalid: there is none of that name, or a field is impossible.
+    """
+    asked = parameters.get("recipe", default)
+    if isinstance(asked, Mapping):
+        return parse(asked, _device())
+    return named(str(asked), _device())
+
+
+def _device() -> Device:
+    """Whether there is a GPU, without importing torch into the worker."""
+    return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
+
+
+def _run_row(row: Row) -> RunRow:
+    return RunRow(
+        row_id=row.id,
+        kind=row.kind,
+        split=row.split,
+        basis=row.basis,
+        answer_ids=list(row.answer_ids),
+    )
