@@ -55,7 +55,8 @@ class Thresholds:
     """The numbers of the rule.
 
     Attributes:
-        min_labels: rows that the model learnt from; fewer teach a LoRA nothing but its noise.
+        min_labels: pieces of feedback that the model learnt from; with fewer, a LoRA learns what
+            a few people happened to say (`training.min_labels`).
         min_prompts: held-out prompts; below it an interval is wider than any gain to be expected.
         min_observations: distinct questions behind a metric that counts; from it on equal models
             differ beyond doubt about as seldom as 95 % intervals promise (3 % to either side).
@@ -66,7 +67,7 @@ class Thresholds:
         max_larger: bytes on disk, candidate over live.
     """
 
-    min_labels: int = 50
+    min_labels: int = 30
     min_prompts: int = 20
     min_observations: int = 10
     tolerance: float = 0.05
@@ -80,7 +81,7 @@ class Evidence:
     """What the gate measured.
 
     Attributes:
-        labels: training rows.
+        labels: pieces of feedback that it learnt from.
         prompts: held-out prompts that both models answered.
         known: how many of them have a right answer.
         differences: candidate minus live of each metric that could be measured.

@@ -97,7 +97,7 @@ def judge(
     """Measure and decide; what was decided before a kill, against the same model, is read again.
 
     Args:
-        labels: rows that the candidate learnt from.
+        labels: pieces of feedback that the candidate learnt from.
         reward_model: adapter of the run's reward stage, which compares answers where no judge is
             named.
         reward_model_proves: whether it may prove a gain: it knows held-out preferences beyond

@@ -49,8 +49,9 @@ class TrainingTeam:
         self.home = home
         self.team = team
         self.versions = ModelVersions(pool)
-        self._articles = xquad()[: 2 if short else LEARNT]
-        self._most = 40 if short else MOST_PIECES
+        # Fewer would hold out too few questions for the gate.
+        self._articles = xquad()[: 4 if short else LEARNT]
+        self._most = 160 if short else MOST_PIECES
         self._runs = Runs(pool)
 
     @property
@@ -110,7 +111,7 @@ async def training_team(*, short: bool) -> AsyncIterator[TrainingTeam]:
                 home=home,
                 database=DatabaseSettings(url=SecretStr(url)),
                 engine=EngineSettings(models=models, live=MODEL),
-                training=TrainingSettings(min_labels=10 if short else 50, canary_share=0.2),
+                training=TrainingSettings(min_labels=10 if short else 30, canary_share=0.2),
             ),
             environment=os.environ,
             switch=ModelSwitch(versions=ModelVersions(pool), engine=engine),
