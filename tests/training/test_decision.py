@@ -151,7 +151,7 @@ def test_harm_is_certain_without_a_judge() -> None:
     assert decide(replace(GOOD, judge_failure="down", leaked=("x",))).outcome == "rejected"
 
 
-@pytest.mark.parametrize("evidence", [replace(GOOD, labels=49), replace(GOOD, prompts=19)])
+@pytest.mark.parametrize("evidence", [replace(GOOD, labels=29), replace(GOOD, prompts=19)])
 def test_too_little_is_said_as_such(evidence: Evidence) -> None:
     assert decide(evidence).outcome == "not enough feedback"
 
