@@ -247,6 +247,11 @@ def _write_weights(
             )
             return _merged(model, adapter) if adapter else model
 
+        def _load(self) -> Any:
+            spec = super()._load()
+            _restore_rotary_scaling(spec, config)
+            return spec
+
     logger.info("Reading %s", source.name, extra={"action": "convert_reading"})
     with _unsupported(f"{source.name!r} cannot be read"):
         tokenizer = _load_tokenizer(source)
@@ -319,6 +324,26 @@ def _restore_old_names(model: Any) -> None:
                 "CTranslate2 runs GPT-NeoX models with rotary base 10,000 only; this one has "
                 f"{config.rope_parameters['rope_theta']:,}."
             )
+
+
+def _restore_rotary_scaling(spec: Any, config: Any) -> None:
+    """Write what Llama 3.1 and its successors scale their rotations by, if the model is one.
+
+    CTranslate2's converter writes it for linear scaling only and its runtime takes 1 for what is
+    missing: the model would drift from its original with every token.
+    """
+    import numpy as np
+
+    rotation = getattr(config, "rope_parameters", None) or {}
+    if rotation.get("rope_type") != "llama3":
+        return
+    for layer in spec.decoder.layer:
+        # Past a guard against attributes that the specification does not name.
+        fields = vars(layer.self_attention)
+        fields["rotary_scaling_factor"] = np.float32(rotation["factor"])
+        fields["original_max_position_embeddings"] = np.int32(
+            rotation["original_max_position_embeddings"]
+        )
 
 
 def _gguf_option(source: _Source) -> dict[str, str]:
