@@ -324,6 +324,8 @@ def _restore_old_names(model: Any) -> None:
                 "CTranslate2 runs GPT-NeoX models with rotary base 10,000 only; this one has "
                 f"{config.rope_parameters['rope_theta']:,}."
             )
+    if config.model_type == "falcon" and config.new_decoder_architecture:
+        config.multi_query = False  # a field of the old architecture, which models carry on
 
 
 def _restore_rotary_scaling(spec: Any, config: Any) -> None:

@@ -52,6 +52,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma": {"num_key_value_heads": 2, "head_dim": 16},
     "gpt_neox": {},
     "falcon": {"ffn_hidden_size": 128},
+    "falcon, several groups of keys": {
+        "ffn_hidden_size": 128,
+        "new_decoder_architecture": True,
+        "multi_query": True,
+        "num_kv_heads": 2,
+        "num_ln_in_parallel_attn": 2,
+    },
 }
 
 
