@@ -49,13 +49,15 @@ def run(stage: Stage, recipe: KtoRecipe) -> StageResult:
         adapter=stage.policy,
         seed=recipe.seed,
     )
-    trainer_batch = max(recipe.per_device_train_batch_size, 2)  # one row says nothing of the others
-    groups = [group for group, _ in rotated(votes, batch=trainer_batch)]
-    tested = [group for group, _ in rotated(held_out, batch=max(len(held_out), 1))]
+    batch = max(recipe.per_device_train_batch_size, 2)  # one row says nothing of the others
+    votes = rotated(votes, batch=batch, max_length=recipe.max_length)
+    held_out = rotated(held_out, batch=max(len(held_out), 1), max_length=recipe.max_length)
+    groups = [group for group, _ in votes]
+    tested = [group for group, _ in held_out]
     scorer = Scorer.of(policy, groups)
     reference = once(stage, "reference", lambda: scorer.totals(groups))
     before = once(stage, "before", lambda: scorer.totals(tested))
-    trainer = trainer_of(stage, recipe, scorer, votes, reference, batch=trainer_batch)
+    trainer = trainer_of(stage, recipe, scorer, votes, reference, batch=batch)
     train(trainer, stage)
     metrics = {"train_rows": float(len(votes)), "held_out_rows": float(len(held_out))}
     metrics |= _measured(held_out, before, scorer.totals(tested), beta=recipe.beta)
@@ -63,7 +65,7 @@ def run(stage: Stage, recipe: KtoRecipe) -> StageResult:
 
 
 Vote = tuple[Group, bool]
-"""A prompt with its one answer, and whether people liked it."""
+"""A prompt with its one answer, and whether people liked it; `rotated` adds another answer."""
 
 
 def _voted(stage: Stage, recipe: KtoRecipe, rows: Sequence[TrainingRow]) -> list[Vote]:
@@ -82,16 +84,17 @@ def voted(reader: Reader, rows: Sequence[TrainingRow], *, max_length: int) -> li
     return found
 
 
-def rotated(votes: Sequence[Vote], *, batch: int) -> list[Vote]:
+def rotated(votes: Sequence[Vote], *, batch: int, max_length: int) -> list[Vote]:
     """The votes with a second answer each: that of the row before it in its batch.
 
-    It estimates how far the policy has moved on answers that were not given to the prompt.
+    It estimates how far the policy has moved on answers that were not given to the prompt. One that
+    does not fit behind the prompt is cut to the room there, which the prompt's own answer fits.
     """
     found = []
     for begin in range(0, len(votes), batch):
         rows = votes[begin : begin + batch]
         for number, (group, liked) in enumerate(rows):
-            other = rows[number - 1][0].answers[0]
+            other = rows[number - 1][0].answers[0][: max_length - len(group.prompt)]
             found.append((Group(prompt=group.prompt, answers=[group.answers[0], other]), liked))
     return found
 
@@ -146,6 +149,7 @@ def trainer_of(
     """TRL's KTO trainer, whose loss runs on our log probabilities.
 
     Args:
+        votes: as `rotated` makes them.
         reference: log probability of each vote's own answer and of the other one, before training.
         batch: rows of a batch.
     """
@@ -201,7 +205,6 @@ def trainer_of(
     desirable, undesirable = (
         weights[label] if given[label] is None else given[label] for label in (True, False)
     )
-    others = [group.answers[1] for group, _ in rotated(votes, batch=batch)]
     trainer = SharedPromptTrainer(
         model=scorer.policy,
         args=KTOConfig(
@@ -210,6 +213,7 @@ def trainer_of(
                 "desirable_weight": desirable,
                 "undesirable_weight": undesirable,
                 "per_device_train_batch_size": batch,
+                "max_length": None,  # what is too long was left out; TRL would cut it unseen
                 "router_aux_loss_coef": 0.0,
             }
         ),
@@ -218,14 +222,12 @@ def trainer_of(
                 {
                     "prompt_ids": group.prompt,
                     "completion_ids": group.answers[0],
-                    "KL_completion_ids": other,
+                    "KL_completion_ids": group.answers[1],
                     "label": liked,
                     "ref_logps": own_total,
                     "ref_KL_logps": other_total,
                 }
-                for (group, liked), other, (own_total, other_total) in zip(
-                    votes, others, reference, strict=True
-                )
+                for (group, liked), (own_total, other_total) in zip(votes, reference, strict=True)
             ]
         ),
         processing_class=load_tokenizer(stage.weights),

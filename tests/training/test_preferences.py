@@ -18,9 +18,11 @@ from tests.engine import tiny_models
 from tests.training.conftest import MODEL
 from training.base_model import Reader, load_base
 from training.errors import NotEnoughFeedback, RecipeInvalid
+from training.kto import voted
 from training.recipes import LoraSettings, StageKind, parse, stages_of
 from training.reward import RewardModel
 from training.rloo import WINDOW, length_watch
+from training.rows import read_rows
 from training.sampling import Drawing, draw
 from training.shared_prompt import Group, Scorer
 from training.stage import Events, Stage, StageResult
@@ -207,6 +209,34 @@ def test_the_reference_is_the_policy_that_the_stage_begins_with(
     assert told(stage, "rewards/chosen") == [pytest.approx(0, abs=1e-4)]
 
 
+def test_an_answer_behind_another_prompt_is_cut_to_the_room_there(
+    stage_in: Callable[..., Stage], tmp_path: Path
+) -> None:
+    """Every row fits, but not every answer behind every prompt."""
+    rows = [
+        {
+            "prompt": message("user", "Where is it? " + "y z " * (20 * long)),
+            "completion": message("assistant", "It is. " * (1 if long else 20)),
+            "label": True,
+        }
+        for long in (0, 1, 0, 1)
+    ]
+    for split in ("train", "held_out"):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"unpaired.{split}.jsonl").write_text(text)
+    stage = stage_in("run", "kto", snapshot=tmp_path)
+    votes = voted(stage.reader, read_rows(tmp_path, "unpaired", "train"), max_length=1024)
+    fitting = max(len(group) for group, _ in votes)
+    assert len(votes[1][0].prompt) + len(votes[0][0].answers[0]) > fitting
+    fields = {"max_length": fitting, "per_device_train_batch_size": 4, "learning_rate": 1e-9}
+
+    result = run(stage, max_steps=1, **fields)
+
+    assert result.metrics["train_rows"] == 4
+    assert told(stage, "kl") == [pytest.approx(0, abs=1e-4)]
+    assert told(stage, "loss") == [pytest.approx(0.5, abs=1e-4)]
+
+
 @pytest.mark.parametrize("kind", ["dpo", "kto", "reward"])
 def test_a_step_on_cores_is_the_step_of_the_whole_batch(
     stage_in: Callable[..., Stage], kind: StageKind, monkeypatch: pytest.MonkeyPatch
@@ -316,7 +346,6 @@ def test_a_reward_model_ranks_as_it_learnt(
     trainable: Path, reward_model: Path, snapshot: Path
 ) -> None:
     from training.dpo import paired
-    from training.rows import read_rows
 
     pairs = paired(
         Reader.of(trainable / "models" / MODEL),
