@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from training.base_model import answering, load_policy, load_tokenizer
 from training.cores import add_gradients, map_on_cores
-from training.errors import NotEnoughFeedback, RecipeInvalid, TrainingError
+from training.errors import NotEnoughFeedback, TrainingError
 from training.preferences import compared, once
 from training.recipes import RlooRecipe
 from training.reward import RewardModel
@@ -39,20 +39,18 @@ def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
     be served, and `held_out_length`, which tells whether answers only grew.
 
     Raises:
-        NotEnoughFeedback: there is no prompt that fits `max_length`.
-        RecipeInvalid: a step's answers are not a multiple of `num_generations`.
+        NotEnoughFeedback: there are fewer prompts that fit `max_length` than a step answers.
         BaseUnusable, OutOfMemory, RunCancelled, TrainingError: as their names say.
     """
     if stage.reward_model is None:
         raise TrainingError("Online learning needs a reward model: put a reward stage before it.")
-    if _answers_of_a_step(recipe) % recipe.num_generations:
-        raise RecipeInvalid(
-            "per_device_train_batch_size times gradient_accumulation_steps must be a multiple of "
-            "num_generations: a step draws so many answers."
-        )
     prompts = _prompts(stage, recipe, "train")
-    if not prompts:
-        raise NotEnoughFeedback("No question to answer that fits max_length.")
+    needed = _answers_of_a_step(recipe) // recipe.num_generations
+    if len(prompts) < needed:
+        # The trainer would draw no batch at all, and end without a step.
+        raise NotEnoughFeedback(
+            f"A step answers {needed} different questions, and {len(prompts)} fit max_length."
+        )
     held_out = _prompts(stage, recipe, "held_out")
     policy = load_policy(
         stage.weights,

@@ -17,7 +17,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from tests.engine import tiny_models
 from tests.training.conftest import MODEL
 from training.base_model import Reader, load_base
-from training.errors import NotEnoughFeedback, RecipeInvalid
+from training.errors import NotEnoughFeedback
 from training.kto import voted
 from training.recipes import LoraSettings, StageKind, parse, stages_of
 from training.reward import RewardModel
@@ -387,9 +387,12 @@ def test_a_stage_ends_when_longer_answers_fool_the_reward_model(
     assert stage.events.file.exists() is ended
 
 
-def test_rloo_says_which_batch_it_needs(stage_in: Callable[..., Stage], reward_model: Path) -> None:
-    with pytest.raises(RecipeInvalid, match="num_generations"):
-        run(stage_in("run", "rloo", reward_model=reward_model), num_generations=3)
+def test_rloo_needs_the_questions_of_a_step(
+    stage_in: Callable[..., Stage], reward_model: Path
+) -> None:
+    stage = stage_in("run", "rloo", reward_model=reward_model)
+    with pytest.raises(NotEnoughFeedback, match="answers 9 different questions, and 8 fit"):
+        run(stage, per_device_train_batch_size=18)
 
 
 @pytest.mark.parametrize("kind", KINDS)
