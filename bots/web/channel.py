@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -28,9 +28,9 @@ from bots.messages import (
 from bots.web import render
 from bots.web.entries import Entry
 from bots.web.live import Event, Hub
+from bots.web.people import People
 from storage.conversations import Conversations
 from storage.errors import StorageError
-from storage.identity import Audience, Identities
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +50,7 @@ class Channel:
     Args:
         assistant: answers.
         conversations: what was asked and answered before.
-        identities: turns a person's name into a member.
-        place: names the channel, as `Identities.resolve` takes it.
-        audience: the channel without any person.
+        people: the channel, and who acts in it.
         hub: the open pages.
     """
 
@@ -61,16 +59,13 @@ class Channel:
         *,
         assistant: Assistant,
         conversations: Conversations,
-        identities: Identities,
-        place: Mapping[str, str],
-        audience: Audience,
+        people: People,
         hub: Hub,
     ) -> None:
         self._assistant = assistant
         self._conversations = conversations
-        self._identities = identities
-        self._place = place
-        self._audience = audience
+        self._people = people
+        self._audience = people.audience
         self._hub = hub
         self._recent: OrderedDict[str, Entry] = OrderedDict()
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -192,13 +187,7 @@ class Channel:
     async def _events(self, entry: Entry) -> AsyncGenerator[TurnEvent, None]:
         if entry.message_id is not None:
             return self._assistant.retry(entry.message_id, audience=self._audience)
-        # A name is who one is here: the same name in another browser is the same person.
-        audience = await self._identities.resolve(
-            **self._place,
-            channel_open=True,
-            member=entry.author.casefold(),
-            display_name=entry.author,
-        )
+        audience = await self._people.acting(entry.author)
         return self._assistant.answer(
             Question(
                 text=entry.text,
@@ -242,9 +231,15 @@ class Channel:
             thread_ref, audience=self._audience, limit=SHOWN_ENTRIES
         )
         # No await from here on: turns go on meanwhile, and their events must follow this list.
-        entries = [Entry.stored(turn, thread_ref=thread_ref) for turn in stored]
-        entries = [self._recent.get(entry.key, entry) for entry in entries]
+        entries = [self._present(Entry.stored(turn, thread_ref=thread_ref)) for turn in stored]
         return sorted(entries + self._unstored(thread_ref), key=lambda entry: entry.asked_at)
+
+    def _present(self, stored: Entry) -> Entry:
+        """An entry as it is now; a stopped turn did not hear what its answer was stored as."""
+        entry = self._recent.get(stored.key, stored)
+        if not entry.running:
+            entry.answer_id = entry.answer_id or stored.answer_id
+        return entry
 
     def _unstored(self, thread_ref: str) -> list[Entry]:
         return [

@@ -7,7 +7,7 @@ from typing import Literal
 from bots.errors import Reply
 from bots.messages import Answered, SourcesFound, TextDelta, TurnEvent, place_in_document
 from storage.conversations import StoredTurn
-from storage.identity import MessageId
+from storage.identity import AnswerId, MessageId
 
 SEARCHING = "Searching the documents…"
 
@@ -45,6 +45,7 @@ class Entry:
         key: names the entry in every open page; stable from the first event to the last.
         thread_ref: the thread that it belongs to.
         message_id: the stored question; None until it is stored.
+        answer_id: the stored answer, which can be rated; None until it is stored.
         note: what is going on while `state` is `searching` or `writing`.
         reply: what to tell the asker when `state` is `failed`.
     """
@@ -55,6 +56,7 @@ class Entry:
     text: str
     asked_at: datetime
     message_id: MessageId | None = None
+    answer_id: AnswerId | None = None
     state: EntryState = "searching"
     note: str = SEARCHING
     answer: str = ""
@@ -77,6 +79,7 @@ class Entry:
         )
         if turn.answer is not None:
             entry.state = "answered"
+            entry.answer_id = turn.answer.id
             entry.answer = turn.answer.text
             entry.finish_reason = turn.answer.finish_reason
             entry.sources = [
@@ -110,6 +113,7 @@ class Entry:
                 self.answer += text
             case Answered(answer=answer):
                 self.state = "answered"
+                self.answer_id = answer.id
                 self.answer = answer.text
                 self.finish_reason = answer.finish_reason
                 self.sources = [
@@ -141,4 +145,5 @@ class Entry:
         self.state = "searching"
         self.note = SEARCHING
         self.answer = ""
+        self.answer_id = None
         self.reply = None

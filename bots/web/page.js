@@ -5,7 +5,7 @@
 const byId = (id) => document.getElementById(id);
 const inside = (id) => byId(id)?.querySelector(".html-container > div") ?? byId(id);
 const transcript = () => byId("transcript");
-const parley = { thread: decodeURIComponent(location.hash.slice(1)), name: "" };
+const parley = { thread: decodeURIComponent(location.hash.slice(1)), name: "", named };
 window.parley = parley;
 
 // ---- What the server says -------------------------------------------------------------------------
@@ -41,6 +41,7 @@ const on = {
     if (location.hash.slice(1) !== ref) history.replaceState(null, "", `#${ref}`);
     transcript().replaceChildren(fragment(html));
     markThread();
+    readMine();
     toBottom();
   },
   entry({ key, html, replaces }) {
@@ -51,6 +52,7 @@ const on = {
     for (const open of old?.querySelectorAll("details[open]") ?? []) fresh.getElementById(open.id)?.setAttribute("open", "");
     transcript().querySelector(".empty")?.remove();
     if (old) old.replaceWith(fresh); else transcript().append(fresh);
+    showMine();
     if (follow || !old) toBottom();
   },
   delta({ key, text }) {
@@ -61,6 +63,7 @@ const on = {
     entry.querySelector(".live")?.append(text);
     if (follow) toBottom();
   },
+  consent({ workspace }) { mine.workspace = workspace; showMine(); },
   recovered() { if (transcript().querySelector(":scope > .problem")) open(parley.thread); },
   threads({ html }) { inside("threads").replaceChildren(fragment(html)); markThread(); },
   documents(event) {
@@ -120,6 +123,114 @@ function sure(button) {
 }
 
 const say = (text) => { byId("notice").textContent = text; byId("notice").hidden = !text; };
+const refused = (error) => say(error instanceof Refused ? error.message : "That did not reach Parley. Try again in a moment.");
+
+// ---- Ratings and consent, by the name beside the question ------------------------------------------
+
+let mine = { votes: {}, person: false, workspace: false };
+let changes = 0; // of `mine` by the person, which an answer that was asked for before does not know
+const drafts = new Map(); // better answers that are being written, by the id of the answer
+
+function showMine() {
+  for (const rating of transcript().querySelectorAll(".rating")) {
+    const { answer } = rating.dataset;
+    for (const button of rating.querySelectorAll("[data-value]")) {
+      button.setAttribute("aria-pressed", mine.votes[answer] === Number(button.dataset.value));
+    }
+    const text = rating.querySelector("textarea");
+    rating.querySelector("[aria-expanded]").setAttribute("aria-expanded", drafts.has(answer));
+    rating.querySelector(".better").hidden = !drafts.has(answer);
+    if (text.value !== (drafts.get(answer) ?? "")) text.value = drafts.get(answer) ?? "";
+  }
+  for (const box of document.querySelectorAll("[data-consent]")) box.checked = mine[box.dataset.consent];
+}
+async function readMine() {
+  const before = changes;
+  const { name } = parley;
+  showMine();
+  const read = await post("mine", {}).catch(() => null); // the page says itself when Parley is away
+  if (name !== parley.name) return; // it is read for the other name
+  if (before !== changes) { await readMine(); return; }
+  if (read) mine = read;
+  showMine();
+}
+let naming;
+function named(name) {
+  if (name === parley.name) return;
+  parley.name = name;
+  mine = { ...mine, votes: {}, person: false };
+  clearTimeout(naming);
+  naming = setTimeout(readMine, 300);
+}
+
+class Refused extends Error {}
+async function post(path, body) {
+  const response = await fetch(`feedback/${path}`, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ name: parley.name, ...body }),
+  });
+  const answer = await response.json();
+  if (response.ok) return answer;
+  if (response.status === 400) document.querySelector("#composer input, #composer textarea").focus();
+  throw typeof answer.detail === "string" ? new Refused(answer.detail) : new Error("refused");
+}
+
+// One request about an answer at a time: who clicks twice at once clicks once.
+async function rate(rating, path, body) {
+  if (rating.ariaBusy) return null;
+  const { name } = parley;
+  rating.ariaBusy = "true";
+  try {
+    const done = await post(`answers/${rating.dataset.answer}/${path}`, body);
+    rating.querySelector(".said").textContent = done.said;
+    changes += 1;
+    return name === parley.name ? done : null;
+  } finally { rating.ariaBusy = null; }
+}
+async function vote(rating, button) {
+  const { answer } = rating.dataset;
+  const pressed = button.getAttribute("aria-pressed") === "true";
+  const done = await rate(rating, "vote", { value: pressed ? null : Number(button.dataset.value) });
+  if (!done) return;
+  mine.votes[answer] = done.value;
+  if (done.value === -1 && !drafts.has(answer)) drafts.set(answer, "");
+  if (done.value !== -1 && drafts.get(answer) === "") drafts.delete(answer);
+  showMine();
+  rating.scrollIntoView({ block: "nearest" });
+}
+async function sendBetter(rating) {
+  if (await rate(rating, "better", { text: rating.querySelector("textarea").value })) writeBetter(rating, false);
+}
+function writeBetter(rating, wanted) {
+  const { answer } = rating.dataset;
+  if (wanted) drafts.set(answer, ""); else drafts.delete(answer);
+  showMine();
+  rating.querySelector(wanted ? "textarea" : "[aria-expanded]").focus();
+  rating.scrollIntoView({ block: "nearest" });
+}
+
+document.addEventListener("input", ({ target }) => {
+  const answer = target.closest(".better")?.closest(".rating").dataset.answer;
+  if (answer) drafts.set(answer, target.value);
+});
+document.addEventListener("change", async ({ target }) => {
+  const whose = target.dataset.consent;
+  if (!whose) return;
+  if (target.ariaBusy) { showMine(); return; }
+  const given = target.checked;
+  const { name } = parley;
+  say("");
+  mine[whose] = given; // whatever else is shown meanwhile
+  target.ariaBusy = "true";
+  try {
+    await post(`consent/${whose}`, { given });
+  } catch (error) {
+    if (name === parley.name) mine[whose] = !given;
+    refused(error);
+  }
+  target.ariaBusy = null;
+  changes += 1;
+  showMine();
+});
 
 const about = (entry) => [parley.thread, entry.dataset.key, parley.name];
 const act = {
@@ -132,6 +243,12 @@ const act = {
   },
   replace: (entry, button) => choose(button.closest("[data-document]").dataset.name),
   dismiss: (entry, button) => server.dismiss(button.closest("[data-name]").dataset.name),
+  vote: (entry, button) => vote(button.closest(".rating"), button),
+  better: (entry, button) => {
+    const rating = button.closest(".rating");
+    writeBetter(rating, !drafts.has(rating.dataset.answer));
+  },
+  sendBetter: (entry, button) => sendBetter(button.closest(".rating")),
   newThread: async () => open(await server.new_thread(null)),
   side: (entry, button) => {
     button.setAttribute("aria-expanded", byId("parley").classList.toggle("side-open"));
@@ -155,9 +272,7 @@ document.addEventListener("click", async (event) => {
     try {
       say("");
       await act[button.dataset.action](button.closest(".entry"), button);
-    } catch {
-      say("That did not reach Parley. Try again in a moment.");
-    }
+    } catch (error) { refused(error); }
   }
 });
 

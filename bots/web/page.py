@@ -14,11 +14,11 @@ from gradio.utils import get_upload_folder
 
 from bots.web import leaderboard
 from bots.web.channel import Channel
+from bots.web.people import MAX_NAME_CHARS, person_name
 from bots.web.shelf import Shelf
 
 MAX_QUESTION_CHARS = 4000
 """About a thousand tokens: half of the default model's context."""
-MAX_NAME_CHARS = 40
 STALE_UPLOAD_S = 3600
 """Uploads are removed as soon as they are stored; this sweeps what a crash left behind."""
 
@@ -34,13 +34,13 @@ THEME = gr.themes.Default(
 _REMEMBER_NAME = """(name) => {
     name = (name || "").trim();
     if (name) localStorage.setItem("parley-name", name);
-    window.parley.name = name;
+    window.parley.named(name);
 }"""
 _RECALL_NAME = """() => {
     const guest = `Guest ${10 + Math.floor(Math.random() * 90)}`;
     const name = localStorage.getItem("parley-name") || guest;
     localStorage.setItem("parley-name", name);
-    window.parley.name = name;
+    window.parley.named(name);
     return name;
 }"""
 _RANKING = f'<a href="{leaderboard.PATH}">Which model people prefer</a>'
@@ -75,6 +75,9 @@ def build_page(*, channel: Channel, shelf: Shelf, upload_bytes: int) -> Any:
             for part in ("documents", "threads"):
                 gr.HTML("", elem_id=part, js_on_load=None, apply_default_css=False)
             gr.HTML(_RANKING, elem_id="ranking", js_on_load=None, apply_default_css=False)
+            gr.HTML(
+                _asset("consent.html"), elem_id="consent", js_on_load=None, apply_default_css=False
+            )
         with gr.Column(elem_id="main"):
             _transcript(channel, shelf, upload_bytes)
             with gr.Row(elem_id="composer"):
@@ -121,7 +124,7 @@ def _transcript(channel: Channel, shelf: Shelf, upload_bytes: int) -> None:
 
     async def again(data: list[str]) -> None:
         thread_ref, key, author = data
-        await channel.ask_again(key, thread_ref=thread_ref, author=_name(author))
+        await channel.ask_again(key, thread_ref=thread_ref, author=person_name(author))
 
     async def remove(document_id: str) -> None:
         await shelf.remove(document_id)
@@ -132,8 +135,8 @@ def _transcript(channel: Channel, shelf: Shelf, upload_bytes: int) -> None:
     gr.HTML(
         "",
         elem_id="transcript-box",
-        html_template=(ASSETS / "frame.html").read_text(encoding="utf-8"),
-        js_on_load=(ASSETS / "page.js").read_text(encoding="utf-8"),
+        html_template=_asset("frame.html"),
+        js_on_load=_asset("page.js"),
         apply_default_css=False,
         server_functions=[new_thread, stop, retry, again, remove, dismiss],
         limit_bytes=upload_bytes,
@@ -145,7 +148,9 @@ def _ask(channel: Channel) -> Callable[[str, str, str], Awaitable[str]]:
         """Take a question; returns what stays in the box."""
         text = question.strip()
         if text:
-            await channel.ask(text[:MAX_QUESTION_CHARS], thread_ref=thread, author=_name(name))
+            await channel.ask(
+                text[:MAX_QUESTION_CHARS], thread_ref=thread, author=person_name(name)
+            )
         return ""
 
     return ask
@@ -181,5 +186,5 @@ def _inside(folder: Path, path: str) -> Path:
     return resolved
 
 
-def _name(name: str) -> str:
-    return " ".join(name.split())[:MAX_NAME_CHARS] or "Guest"
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")

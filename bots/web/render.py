@@ -13,7 +13,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from bots import voting
 from bots.web.entries import Entry, Refusal
+from bots.web.rating import MAX_TEXT_CHARS
 from feedback import Leaderboard
 from feedback.rankings import MIN_VOTES
 from storage.documents import Document
@@ -124,6 +126,7 @@ def _environment() -> Environment:
         "progress": _progress,
         "rich": _rich,
     }
+    environment.globals |= {"voting": voting, "max_better": MAX_TEXT_CHARS}
     return environment
 
 

@@ -24,9 +24,10 @@ from bots.web.channel import Channel
 from bots.web.guard import Guard, is_loopback, require_password
 from bots.web.live import Hub, PageTooSlow, Subscription
 from bots.web.page import ASSETS, THEME, build_page
+from bots.web.people import People
+from bots.web.rating import Rating, router
 from bots.web.shelf import Shelf
 from bots.workplace import PLACE, open_workplace
-from feedback import Feedback
 from feedback.webhook import Webhook, registered
 from storage.errors import StorageError
 
@@ -59,19 +60,24 @@ async def serve(settings: Settings) -> None:
             opened = registered(workplace.pool, settings.argilla, home=settings.home)
             webhook = await stack.enter_async_context(opened)
         audience = await workplace.identities.resolve(**PLACE, channel_open=True)
+        people = People(identities=workplace.identities, place=PLACE, audience=audience)
         hub = Hub()
         app = build_app(
             channel=Channel(
                 assistant=workplace.assistant,
                 conversations=workplace.conversations,
-                identities=workplace.identities,
-                place=PLACE,
-                audience=audience,
+                people=people,
                 hub=hub,
             ),
             shelf=Shelf(documents=workplace.documents, audience=audience, hub=hub),
             hub=hub,
-            feedback=workplace.feedback,
+            rating=Rating(
+                people=people,
+                feedback=workplace.feedback,
+                members=workplace.members,
+                places=workplace.places,
+                hub=hub,
+            ),
             settings=settings.web,
             upload_bytes=settings.documents.max_upload_mb * 2**20,
             webhook=webhook,
@@ -84,12 +90,12 @@ def build_app(
     channel: Channel,
     shelf: Shelf,
     hub: Hub,
-    feedback: Feedback,
+    rating: Rating,
     settings: WebSettings,
     upload_bytes: int,
     webhook: Webhook | None = None,
 ) -> FastAPI:
-    """Put pages, their WebSocket, the health check and Argilla's webhook behind the guard."""
+    """Put pages, what they ask for, the health check and Argilla's webhook behind the guard."""
     password = settings.password.get_secret_value() if settings.password else ""
 
     def may_read(connection: HTTPConnection) -> bool:
@@ -121,7 +127,10 @@ def build_app(
             finally:
                 sending.cancel()
 
-    app.add_route(leaderboard.PATH, leaderboard.page(feedback, may_read=may_read), methods=["GET"])
+    app.add_route(
+        leaderboard.PATH, leaderboard.page(rating.feedback, may_read=may_read), methods=["GET"]
+    )
+    app.include_router(router(rating, may_read=may_read))
     if webhook is not None:
         app.add_route(argilla.PATH, argilla.receiver(webhook), methods=["POST"])
 

@@ -11,7 +11,7 @@ from bots.web import render
 from bots.web.entries import Entry, EntryState, Refusal, ShownSource
 from storage.conversations import ThreadSummary
 from storage.documents import Document, Status
-from storage.identity import DocumentId, ThreadId
+from storage.identity import AnswerId, DocumentId, ThreadId
 
 ATTACK = (
     "<img src=x onerror=alert(1)>\"'` onclick=x **a** `<b>` [1] ![i](http://evil/x.png) ${7*7}{{7}}"
@@ -138,6 +138,20 @@ def test_thread_titles_never_become_markup(text: str) -> None:
 def test_a_document_says_how_far_it_is(status: Status, reason: str | None, shown: str) -> None:
     html = render.documents([_document("a.txt", status, reason=reason)], refusals=[], problem=None)
     assert shown in _Shape(html).text
+
+
+@pytest.mark.parametrize(
+    ("state", "stored", "buttons"),
+    [("writing", False, 0), ("failed", False, 0), ("answered", False, 0), ("answered", True, 1)],
+)
+def test_an_answer_that_is_done_and_stored_can_be_rated(
+    state: EntryState, stored: bool, buttons: int
+) -> None:
+    item = _entry("Yes.", state)
+    item.answer_id = AnswerId(uuid4()) if stored else None
+    html = render.entry(item)
+    assert html.count('aria-label="Good answer"') == html.count('class="rating"') == buttons
+    assert html.count('aria-pressed="false"') == 2 * buttons
 
 
 def test_an_empty_channel_says_what_to_do() -> None:
