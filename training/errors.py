@@ -39,3 +39,18 @@ class DiskFull(TrainingError):
 
 class RunCancelled(TrainingError):
     """Somebody asked for the end of the run."""
+
+
+def of_system(error: OSError) -> TrainingError:
+    """What an error of the system means for a run; a full disk is told by `training.stage`."""
+    if isinstance(error, TimeoutError):
+        return TrainingError(
+            f"A model did not answer in time{f' ({error})' if str(error) else ''}.",
+            advice="Run again when the machine has less to do.",
+        )
+    if isinstance(error, FileNotFoundError):
+        return TrainingError(
+            f"A file is missing: {error.filename or error}.",
+            advice="Somebody removed it, and nothing brings it back: queue a new run.",
+        )
+    return TrainingError(f"The system refuses: {error}.", advice="Mend that, then run again.")

@@ -3,7 +3,8 @@
 `python -m training execute <folder>` begins where the run's folder ends: every part leaves a file
 that says it is done, so a killed run loses the steps since its last checkpoint and nothing else.
 Exit codes: 0 done, `result.json` says what came out; 3 it cannot succeed, `failure.json` says why
-and what to do; 130 a stage was asked to stop, and goes on when it is started again.
+and what to do; 4 the disk is full, which no file can say: it goes on when it is started again;
+130 a stage was asked to stop, and goes on when it is started again.
 """
 
 import json
@@ -20,11 +21,26 @@ from engine.errors import EngineError
 from engine.manifest import Manifest
 from training import artifact, gate
 from training.base_model import Reader, base_weights
-from training.errors import NotEnoughFeedback, RunCancelled, TrainingError
-from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, FAILURE, LOG, RESULT
+from training.errors import DiskFull, NotEnoughFeedback, RunCancelled, TrainingError, of_system
+from training.execute_files import (
+    EVENTS,
+    EXIT_DISK_FULL,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    FAILURE,
+    LOG,
+    RESULT,
+)
 from training.plan import Live, Plan, write_whole
 from training.recipes import StageRecipe, stages_of
-from training.stage import Events, Stage, StageResult, cancelled_by_signal, memory_errors
+from training.stage import (
+    Events,
+    Stage,
+    StageResult,
+    cancelled_by_signal,
+    disk_errors,
+    memory_errors,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +48,29 @@ logger = logging.getLogger(__name__)
 def execute(folder: Path, *, judge_api_key: SecretStr | None) -> int:
     """Carry out a run's plan; returns the exit code."""
     try:
+        with disk_errors():
+            return _carry_out(folder, judge_api_key)
+    except DiskFull as error:
+        logger.error("%s", error, extra={"action": "disk_full"})
+        return EXIT_DISK_FULL
+
+
+def _carry_out(folder: Path, judge_api_key: SecretStr | None) -> int:
+    try:
         plan = Plan.read(folder)
         _limit_memory(plan.memory_mb)
-        with memory_errors():
+        with memory_errors(), disk_errors():
             result = _execute(plan, folder, Events(file=folder / EVENTS), judge_api_key)
     except RunCancelled:
         return EXIT_STOPPED
+    except DiskFull:
+        raise
     except (TrainingError, EngineError) as error:
         return _failed(folder, str(error), getattr(error, "advice", ""), type(error).__name__)
     except OSError as error:
-        return _failed(
-            folder, f"The disk refuses: {error}.", "Make room, then run again.", "OSError"
-        )
+        logger.exception("a run broke", extra={"action": "run_broke"})
+        told = of_system(error)
+        return _failed(folder, str(told), told.advice, type(error).__name__)
     except Exception:
         logger.exception("a run broke", extra={"action": "run_broke"})
         return _failed(

@@ -3,6 +3,7 @@
 from typing import Final
 
 EXIT_FAILED: Final = 3
+EXIT_DISK_FULL: Final = 4
 EXIT_STOPPED: Final = 130
 RESULT: Final = "result.json"
 FAILURE: Final = "failure.json"

@@ -50,6 +50,11 @@ def _left_out(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def no_room(advice: str) -> str:
+    """A run that waits for an administrator of the machine."""
+    return f"The run waits, because the disk is full. {advice}"
+
+
 def cancelled() -> str:
     """A run that somebody ended."""
     return "The run was cancelled."

@@ -20,8 +20,9 @@ from engine.children import die_with_parent, exit_words, kill_process, open_log
 from storage.queue import RetryLater
 from storage.runs import Runs, StoredRun
 from storage.settings import TrainingSettings
-from training.errors import OutOfMemory, TrainingError
-from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, LOG
+from training.errors import DiskFull, OutOfMemory, TrainingError
+from training.execute_files import EVENTS, EXIT_DISK_FULL, EXIT_FAILED, EXIT_STOPPED, LOG
+from training.stage import ADVICE_ON_DISK
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Supervisor:
 
         Raises:
             TrainingError: it took more than its share, or dies again and again.
+            DiskFull: there is no room for what it writes.
             RetryLater: the device serves another run, or what a killed worker left of this one.
             StorageUnavailable: the database went away; the process is stopped.
         """
@@ -102,6 +104,8 @@ class Supervisor:
                 code = await self._process(device, deadline_s)
                 if code in (0, EXIT_FAILED):
                     return code
+                if code == EXIT_DISK_FULL:
+                    raise DiskFull("The disk is full.", advice=ADVICE_ON_DISK)
                 if self._broken is not None:
                     raise self._broken
                 deaths = 0 if self._stepped else deaths + 1

@@ -12,22 +12,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
 from procrastinate.jobs import Job
 
 from engine.errors import EngineError
-from storage.errors import StorageError
 from storage.model_versions import GateStatus, ModelVersion, ModelVersions
 from storage.notices import PERSON, NewNotice, Notices
 from storage.outages import outlive_outages
 from storage.pool import Pool
-from storage.queue import Worker
+from storage.queue import RetryLater, Worker, end, progressed
 from storage.runs import RUN, SERVING_QUEUE, TRAINING_QUEUE, RunId, Runs, StoredRun
 from training import reports
 from training.canary import CanaryWatch
-from training.errors import TrainingError
+from training.errors import DiskFull, TrainingError, of_system
 from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, FAILURE, GATE, RESULT
 from training.plan import FILE as PLAN
 from training.plan import Live, Plan
@@ -35,12 +35,17 @@ from training.planning import live_model, planned
 from training.schedule import queue_due_runs
 from training.serving import ModelSwitch, Rollback
 from training.settings import TrainingProcessSettings
-from training.supervision import Supervisor
+from training.stage import disk_errors
+from training.supervision import WATCH_INTERVAL_S, Supervisor
 from training.telling import Telling
 
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 3
+NO_ROOM_S: Final = 60.0
+"""After which a run that found a full disk looks again."""
+LONGEST_ROOM_WAIT_S: Final = 12 * 3600.0
+"""A night, in which nobody makes room."""
 MAX_JUDGEMENTS: Final = 3
 """Of one version: the last one counts where the live model changes again and again meanwhile."""
 
@@ -63,6 +68,7 @@ class TrainingWorker:
         self._versions = ModelVersions(self.pool)
         self._notices = Notices(self.pool)
         self._telling = Telling(pool=self.pool)
+        self._no_room_since: dict[RunId, float] = {}
 
     async def work(self) -> None:
         """Work, and watch what is tried, until cancelled; outlives outages of the database."""
@@ -98,18 +104,37 @@ class TrainingWorker:
             await self._cancelled(run)
             return
         try:
-            await self._carry_out(run)
+            with disk_errors():
+                await self._carry_out(run, job)
+        except DiskFull as error:
+            await self._wait_for_room(run, error)
         except (TrainingError, EngineError) as error:
             await self._fail(run, str(error), getattr(error, "advice", "") or None)
         except OSError as error:
-            if isinstance(error, StorageError):
-                raise
-            await self._fail(run, f"The disk refuses: {error}.", "Make room.")
+            logger.exception("a run broke", extra={"action": "run_broke"})
+            told = of_system(error)
+            await self._fail(run, str(told), told.advice)
+
+    async def _wait_for_room(self, run: StoredRun, error: DiskFull) -> None:
+        """Let a run go on when there is room on the disk; who asked for it is told once.
+
+        Raises:
+            RetryLater: unless it has waited for `LONGEST_ROOM_WAIT_S`, when the run fails.
+        """
+        since = self._no_room_since.setdefault(run.id, monotonic())
+        if monotonic() - since > LONGEST_ROOM_WAIT_S:
+            del self._no_room_since[run.id]
+            await self._fail(run, str(error), error.advice)
+            return
+        await self.runs.tell(run.id, stage="waiting for room", note=f"{error} {error.advice}")
+        text = reports.no_room(error.advice)
+        await self._notices.add(NewNotice(run=run, text=text, about="no room"))
+        raise RetryLater(NO_ROOM_S)
 
     async def _fail(self, run: StoredRun, failure: str, advice: str | None) -> None:
         text = reports.failed(failure, advice)
-        await self._notices.add(NewNotice(run=run, text=text, about="ended"))
-        await self.runs.end(run.id, "failed", failure=failure, advice=advice)
+        notice = NewNotice(run=run, text=text, about="ended")
+        await self.runs.end(run.id, "failed", failure=failure, advice=advice, notice=notice)
 
     async def _cancelled(self, run: StoredRun) -> None:
         """End a run that somebody cancelled, and tell of it; one that has ended stays as it is."""
@@ -122,20 +147,25 @@ class TrainingWorker:
     async def _gave_up(self, job: Job, died: bool) -> None:
         """Tell of a run that broke this worker again and again."""
         how = "it ended the worker each time" if died else "a fault, which the worker's log names"
+        advice = (
+            "Give the machine more memory, or queue a run with smaller batches."
+            if died
+            else ("Mend what the log names, then queue it again.")
+        )
         run = await self.runs.get(_run_id(job))
         if run is not None:
-            await self._fail(run, f"Given up: {how}.", None)
+            await self._fail(run, f"Given up after {MAX_ATTEMPTS} attempts: {how}.", advice)
 
-    async def _carry_out(self, run: StoredRun) -> None:
+    async def _carry_out(self, run: StoredRun, job: Job) -> None:
         match run.kind:
             case "promote":
                 await self._promote(run)
             case "rollback":
                 await self._roll_back(run)
             case "train":
-                await self._train(run)
+                await self._train(run, job)
             case "judge":
-                await self._judge(run)
+                await self._judge(run, job)
 
     async def _promote(self, run: StoredRun) -> None:
         name = run.parameters.get("version")
@@ -143,8 +173,8 @@ class TrainingWorker:
             name = await self.switch.to_promote(run.workspace_id)
             await self.runs.decide(run.id, {"version": name})
         promoted = await self.switch.promote(run.workspace_id, name, by=run.member_id)
-        await self._notices.add(await self._telling.promotion(run, promoted, by=PERSON))
-        await self.runs.end(run.id, "succeeded", result=promoted.told())
+        notice = await self._telling.promotion(run, promoted, by=PERSON)
+        await self.runs.end(run.id, "succeeded", result=promoted.told(), notice=notice)
 
     async def _roll_back(self, run: StoredRun) -> None:
         if "decided" in run.parameters:
@@ -156,20 +186,48 @@ class TrainingWorker:
         why = "an administrator asked for it"
         told = await self.switch.roll_back(run.workspace_id, rollback, by=run.member_id, why=why)
         text = reports.rolled_back(told)
-        await self._notices.add(NewNotice(run=run, text=text, about="rolled back"))
-        await self.runs.end(run.id, "succeeded", result=told)
+        notice = NewNotice(run=run, text=text, about="rolled back")
+        await self.runs.end(run.id, "succeeded", result=told, notice=notice)
 
     # -- Training ---------------------------------------------------------------------------------
 
-    async def _train(self, run: StoredRun) -> None:
+    async def _train(self, run: StoredRun, job: Job) -> None:
         folder = self.folder(run.id)
         if not (folder / PLAN).exists():
-            plan = await planned(run, pool=self.pool, settings=self.settings)
+            plan = await self._planned(run)
+            if plan is None:
+                await self._cancelled(run)
+                return
             plan.write(folder)
-        if await self._executed(run, folder):
+        if await self._executed(run, job, folder):
             await self._made(run, folder)
 
-    async def _executed(self, run: StoredRun, folder: Path, *, read_from: int = 0) -> bool:
+    async def _planned(self, run: StoredRun) -> Plan | None:
+        """Plan a run, which takes minutes where there is much feedback.
+
+        Returns:
+            None where somebody cancelled it meanwhile.
+
+        Raises:
+            Exception: what `planned` raises.
+        """
+        planning = asyncio.create_task(planned(run, pool=self.pool, settings=self.settings))
+        try:
+            while not planning.done():
+                await asyncio.wait({planning}, timeout=WATCH_INTERVAL_S)
+                if not planning.done() and await self.runs.tell(run.id, stage=None):
+                    return None
+            return await planning
+        finally:
+            await end([planning], again_after_s=WATCH_INTERVAL_S)
+
+    async def _progressed(self, job: Job) -> None:
+        self._no_room_since.pop(_run_id(job), None)
+        await progressed(self.pool, job)
+
+    async def _executed(
+        self, run: StoredRun, job: Job, folder: Path, *, read_from: int = 0
+    ) -> bool:
         """Take a folder's process to its end, and let the gate compare with what is live by then.
 
         Another version may be promoted while this one is trained. Everything but the gate is kept,
@@ -188,6 +246,7 @@ class TrainingWorker:
             limits=self.settings.training,
             environment=self.environment,
             read_from=read_from,
+            progressed=partial(self._progressed, job),
         )
         for _ in range(MAX_JUDGEMENTS):
             live = await self._live(run)
@@ -215,8 +274,8 @@ class TrainingWorker:
         result = _result(folder)
         if "model" not in result:
             text = reports.made(result, learnt=0, tried=0.0)
-            await self._notices.add(NewNotice(run=run, text=text, about="ended"))
-            await self.runs.end(run.id, "succeeded", result=result)
+            notice = NewNotice(run=run, text=text, about="ended")
+            await self.runs.end(run.id, "succeeded", result=result, notice=notice)
             return
         plan = Plan.read(folder)
         parents = await self._versions.list(run.workspace_id)
@@ -235,8 +294,8 @@ class TrainingWorker:
             status=_status(result["outcome"]),
         )
         share = await self._try_out(version)
-        await self._notices.add(await self._telling.made(run, version, result, share=share))
-        await self.runs.end(run.id, "succeeded", result=result)
+        notice = await self._telling.made(run, version, result, share=share)
+        await self.runs.end(run.id, "succeeded", result=result, notice=notice)
 
     async def _try_out(self, version: ModelVersion) -> float:
         """Try a candidate; returns the share of the threads that candidates answer."""
@@ -247,7 +306,7 @@ class TrainingWorker:
 
     # -- Judging again ----------------------------------------------------------------------------
 
-    async def _judge(self, run: StoredRun) -> None:
+    async def _judge(self, run: StoredRun, job: Job) -> None:
         """Ask the gate again about a version on which it could not decide.
 
         Raises:
@@ -258,13 +317,13 @@ class TrainingWorker:
             raise TrainingError(f"The run that made {version.name} is gone; train again.")
         folder = self.folder(version.run_id)
         # Begun again after a crash, the outcome may be stored already.
-        if version.status == "undecided" and not await self._judged(run, version, folder):
+        if version.status == "undecided" and not await self._judged(run, job, version, folder):
             return
         decided = await self._versions.get(version.id) or version
         result = _result(folder)
         share = await self._try_out(decided)
-        await self._notices.add(await self._telling.judged(run, decided, result, share=share))
-        await self.runs.end(run.id, "succeeded", result=result)
+        notice = await self._telling.judged(run, decided, result, share=share)
+        await self.runs.end(run.id, "succeeded", result=result, notice=notice)
 
     async def _to_judge(self, run: StoredRun) -> ModelVersion:
         """The version that is meant, which is written down: begun again, it is the same one.
@@ -286,7 +345,7 @@ class TrainingWorker:
             f"{which} on which the gate could not decide.", advice="`parley versions` lists them."
         )
 
-    async def _judged(self, run: StoredRun, version: ModelVersion, folder: Path) -> bool:
+    async def _judged(self, run: StoredRun, job: Job, version: ModelVersion, folder: Path) -> bool:
         """Run the gate of a version's run again, and store what it says; False where it did not.
 
         Raises:
@@ -299,7 +358,7 @@ class TrainingWorker:
         (folder / GATE).unlink(missing_ok=True)
         told = folder / EVENTS
         read_from = told.stat().st_size if told.exists() else 0
-        if not await self._executed(run, folder, read_from=read_from):
+        if not await self._executed(run, job, folder, read_from=read_from):
             return False
         result = _result(folder)
         status = _status(result["outcome"])
