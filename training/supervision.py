@@ -51,7 +51,7 @@ class Supervisor:
         folder: the run's, with its plan.
         limits: its memory, and its time, which counts while it is watched from here: a worker that
             was off for a weekend takes nothing from it.
-        environment: of the process.
+        environment: of the process; one run uses one GPU, the first that it allows.
         read_from: bytes of the folder's events that another run told.
         progressed: called when the process took a step that none took before.
     """
@@ -147,7 +147,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=dict(self._environment),
+                env=_on_one_gpu(self._environment),
                 pass_fds=(device,),
                 start_new_session=True,
                 preexec_fn=die_with_parent,
@@ -244,6 +244,15 @@ def _device(runs: Path) -> Iterator[int | None]:
         yield None if taken else descriptor
     finally:
         os.close(descriptor)
+
+
+def _on_one_gpu(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment that allows one GPU; several would make the trainers share a model out.
+
+    An empty list of GPUs allows none, and stays.
+    """
+    allowed = environment.get("CUDA_VISIBLE_DEVICES", "0")
+    return {**environment, "CUDA_VISIBLE_DEVICES": allowed.partition(",")[0]}
 
 
 def _values(event: Mapping[str, Any]) -> dict[str, float]:

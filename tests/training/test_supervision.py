@@ -132,6 +132,30 @@ async def test_a_run_that_is_cancelled_while_its_process_starts_does_not_start_a
     assert not processes_of(folder)
 
 
+@pytest.mark.parametrize(
+    ("allowed", "used"), [(None, "0"), ("2,3", "2"), ("", "")], ids=["unsaid", "two", "none"]
+)
+async def test_a_run_uses_one_gpu(
+    supervises: Supervises,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: str | None,
+    used: str,
+) -> None:
+    if allowed is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    _, supervisor = await supervises()
+    ending = asyncio.create_task(supervisor.until_ended())
+    async with asyncio.timeout(TIMEOUT_S):
+        process = await _process(folder, other_than=set())
+        variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+    assert f"CUDA_VISIBLE_DEVICES={used}".encode() in variables
+
+
 async def test_a_device_serves_one_run(pool: Pool, supervises: Supervises, folder: Path) -> None:
     run_id, supervisor = await supervises()
     with (folder.parent / DEVICE).open("w") as device:
