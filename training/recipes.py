@@ -85,6 +85,7 @@ class DpoRecipe(_Stage):
 
     Attributes:
         beta: of the implicit reward; 0.1 is the paper's and TRL's.
+        label_smoothing: share of pairs in which people are taken to have erred, for `robust`.
     """
 
     kind: Literal["dpo"] = "dpo"
@@ -92,6 +93,12 @@ class DpoRecipe(_Stage):
     beta: float = Field(0.1, gt=0)
     loss_type: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _smoothed(self) -> Self:
+        if self.label_smoothing and self.loss_type != "robust":
+            raise ValueError("label_smoothing changes nothing unless loss_type is robust")
+        return self
 
 
 class KtoRecipe(_Stage):

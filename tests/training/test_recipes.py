@@ -126,6 +126,10 @@ def test_rloo_alone_is_refused_before_anything_is_trained() -> None:
             "sft.lora: target_modules is 5, but must be text, or a list of texts.",
         ),
         ({"kind": "sft", "lora": 5}, "sft.lora: this is 5, but must be a table of fields."),
+        (
+            {"kind": "dpo", "label_smoothing": 0.1},
+            "dpo: label_smoothing changes nothing unless loss_type is robust.",
+        ),
         ({}, "recipe: its kind is missing."),
         ({"kind": "stf"}, "recipe: there is no kind 'stf'; did you mean 'sft'?"),
         (
