@@ -21,6 +21,7 @@ from engine.errors import EngineError
 from engine.manifest import Manifest
 from training import artifact, gate
 from training.base_model import Reader, base_weights
+from training.decision import Thresholds
 from training.errors import DiskFull, NotEnoughFeedback, RunCancelled, TrainingError, of_system
 from training.execute_files import (
     EVENTS,
@@ -146,12 +147,14 @@ def _judged(
 def _may_prove(results: Mapping[str, StageResult]) -> bool:
     """Whether the reward model's word may prove the policy better.
 
-    It must find what people prefer more often than a coin, beyond doubt; and a policy that learnt
-    to please it is no better for pleasing it.
+    It must find what people prefer more often than a coin, beyond doubt and of enough questions;
+    and a policy that learnt to please it is no better for pleasing it.
     """
     if "reward" not in results or "rloo" in results:
         return False
-    return results["reward"].metrics.get("held_out_accuracy_low", 0.0) > 0.5
+    found = results["reward"].metrics
+    enough = found.get("held_out_questions", 0.0) >= Thresholds().min_observations
+    return enough and found["held_out_accuracy_low"] > 0.5
 
 
 def _stages(

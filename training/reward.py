@@ -215,6 +215,7 @@ def _measured(
             right,
             groups=questions,
         ),
+        "held_out_questions": float(len(set(questions))),
         "held_out_accuracy_low": reached.low,
         "held_out_accuracy_high": reached.high,
         "held_out_margin": statistics.fmean(chosen - rejected for chosen, rejected in after),

@@ -207,20 +207,31 @@ def test_where_the_live_model_is_on_another_server_nothing_is_decided_and_the_re
 
 
 @pytest.mark.parametrize(
-    ("found", "proves"),
+    ("found", "questions", "proves"),
     [
-        ({"reward": 0.6}, True),
-        ({"reward": 0.5}, False),
-        ({"reward": 0.6, "rloo": 0.0}, False),
-        ({"sft": 0.6}, False),
+        ({"reward": 0.6}, 10, True),
+        ({"reward": 1.0}, 9, False),
+        ({"reward": 0.5}, 10, False),
+        ({"reward": 0.6, "rloo": 0.0}, 10, False),
+        ({"sft": 0.6}, 10, False),
     ],
-    ids=["better than a coin", "no better", "the policy learnt to please it", "there is none"],
+    ids=[
+        "better than a coin",
+        "of too few questions",
+        "no better",
+        "the policy learnt to please it",
+        "there is none",
+    ],
 )
 def test_a_reward_model_proves_something_where_it_finds_what_people_prefer(
-    found: dict[str, float], proves: bool
+    found: dict[str, float], questions: int, proves: bool
 ) -> None:
     results = {
-        kind: StageResult(adapter=Path(kind), rows=9, metrics={"held_out_accuracy_low": low})
+        kind: StageResult(
+            adapter=Path(kind),
+            rows=9,
+            metrics={"held_out_accuracy_low": low, "held_out_questions": questions},
+        )
         for kind, low in found.items()
     }
     assert execute._may_prove(results) is proves
