@@ -17,8 +17,16 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-def map_on_cores(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-    """Call a function of torch for every part, as many at once as there are cores."""
+def map_on_cores(
+    model: Any, function: Callable[[Part], Result], parts: Sequence[Part]
+) -> list[Result]:
+    """Call a function of a model for every part, as many at once as there are cores.
+
+    Elsewhere than on a CPU parts come one after the other: they would only share the device, whose
+    memory would hold what all of them compute.
+    """
+    if next(model.parameters()).device.type != "cpu":
+        return [function(part) for part in parts]
     with _one_thread_each() as cores, ThreadPoolExecutor(cores) as pool:
         return list(pool.map(function, parts))
 

@@ -186,7 +186,9 @@ def trainer_of(
                     model, inputs, num_items_in_batch
                 )
             rows = single_votes(inputs)
-            moved = map_on_cores(lambda row: self._compute_kl_logps(scorer, row), rows)
+            moved = map_on_cores(
+                model, lambda row: self._compute_kl_logps(scorer, row), rows
+            )
             whole = {"KL_logps": torch.cat(moved), "ref_KL_logps": inputs["ref_KL_logps"]}
             return step_on_cores(self, model, inputs, [row | whole for row in rows])
 

@@ -97,7 +97,7 @@ class RewardModel:
                 ]
 
         with answering(self.model):
-            return map_on_cores(of, groups)
+            return map_on_cores(self.model, of, groups)
 
     def __call__(self, *, input_ids: "Tensor", attention_mask: "Tensor", **_: Any) -> Any:
         """The numbers of a padded batch of pairs, preferred answers first: `logits` (2 N, 1)."""

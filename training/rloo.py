@@ -140,7 +140,9 @@ class _Judged:
         )
         with answering(self.policy):
             return map_on_cores(
-                lambda each: draw(self.policy, each[0], drawing, count=each[1], seed=each[2]), asked
+                self.policy,
+                lambda each: draw(self.policy, each[0], drawing, count=each[1], seed=each[2]),
+                asked,
             )
 
     def rewards(

@@ -182,4 +182,4 @@ def row_losses(policy: Any, rows: Sequence[Rendered]) -> list[float]:
             return float(answer_losses(policy, inputs)[0].mean())
 
     with answering(policy):
-        return map_on_cores(loss, rows)
+        return map_on_cores(policy, loss, rows)

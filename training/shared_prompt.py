@@ -161,7 +161,7 @@ class Scorer:
             return [float(each.sum()) for each in found]
 
         with answering(self.policy):
-            return map_on_cores(of, groups)
+            return map_on_cores(self.policy, of, groups)
 
     def __call__(
         self, *, input_ids: "Tensor", attention_mask: "Tensor", labels: "Tensor", **_: Any
@@ -223,4 +223,4 @@ class Scorer:
 
         if torch.is_grad_enabled():
             return [of(group) for group in groups]
-        return map_on_cores(torch.no_grad()(of), groups)
+        return map_on_cores(self.policy, torch.no_grad()(of), groups)

@@ -4,6 +4,7 @@ import gc
 import importlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from tests.engine import tiny_models
 from tests.training.conftest import MODEL
 from training.base_model import Reader, load_base
+from training.cores import map_on_cores
 from training.errors import NotEnoughFeedback
 from training.kto import voted
 from training.recipes import LoraSettings, StageKind, parse, stages_of
@@ -260,6 +262,29 @@ def test_a_step_on_cores_is_the_step_of_the_whole_batch(
     monkeypatch.setattr(module, "train", instead)
     run(stage_in("run", kind))
     assert compared
+
+
+@pytest.mark.parametrize(("device", "at_once"), [("cpu", 2), ("meta", 1)])
+def test_parts_are_computed_at_once_on_cores_only(device: str, at_once: int) -> None:
+    """Torch's device without memory stands for every other one that is not the CPU."""
+    model = torch.nn.Linear(1, 1, device=device)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    computing: list[int] = []
+    seen = []
+
+    def compute(part: int) -> int:
+        computing.append(part)
+        time.sleep(0.05)
+        seen.append(len(computing))
+        computing.remove(part)
+        return part
+
+    try:
+        assert map_on_cores(model, compute, range(4)) == [0, 1, 2, 3]
+    finally:
+        torch.set_num_threads(before)
+    assert max(seen) == at_once
 
 
 def groups_of(vocabulary: int) -> list[Group]:
