@@ -149,7 +149,9 @@ def load_base(
     model_class: str = "AutoModelForCausalLM",
     **options: Any,
 ) -> "PreTrainedModel":
-    """The base's weights, frozen; 8-bit and 4-bit ones through bitsandbytes.
+    """The base's weights, frozen, on the GPU where there is one.
+
+    8-bit and 4-bit ones are made by bitsandbytes.
 
     Args:
         model_class: of transformers' `Auto…` classes.
@@ -162,6 +164,8 @@ def load_base(
     import transformers
 
     options["dtype"] = torch.float32 if load_in == "float32" else torch.bfloat16
+    if torch.cuda.is_available():
+        options["device_map"] = {"": torch.cuda.current_device()}
     if load_in in ("8bit", "4bit"):
         options["quantization_config"] = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_8bit=load_in == "8bit",
