@@ -199,6 +199,22 @@ def lora_fields(lora: LoraSettings) -> dict[str, Any]:
     return fields
 
 
+def new_trainer(trainer_class: Any, *, model: Any, **options: Any) -> Any:
+    """One of TRL's trainers, around an adapter that stays as it was loaded, in float32.
+
+    TRL turns adapters on 8-bit and 4-bit weights into bfloat16, which rounds the policy that a
+    stage begins with and rounds away what small updates add. A checkpoint is read back in float32:
+    a run that goes on would be another.
+    """
+    import torch
+
+    loaded = [(each, each.data) for each in model.parameters() if each.requires_grad]
+    trainer = trainer_class(model=model, **options)
+    for parameter, data in loaded:
+        parameter.data = data.to(parameter.device, torch.float32)
+    return trainer
+
+
 @contextmanager
 def answering(model: Any) -> Iterator[None]:
     """Let a model that learns only answer, without dropout or gradients kept for later.

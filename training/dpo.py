@@ -7,7 +7,7 @@ of the pairs is computed once, before the first step, so no second model is held
 from collections.abc import Sequence
 from typing import Any
 
-from training.base_model import Reader, load_policy, load_tokenizer
+from training.base_model import Reader, load_policy, load_tokenizer, new_trainer
 from training.errors import NotEnoughFeedback
 from training.preferences import compared, once, single_pairs, step_on_cores
 from training.recipes import DpoRecipe
@@ -127,7 +127,8 @@ def trainer_of(
                 )
             return step_on_cores(self, model, inputs, single_pairs(inputs))
 
-    trainer = SharedPromptTrainer(
+    trainer = new_trainer(
+        SharedPromptTrainer,
         model=scorer.policy,
         args=DPOConfig(
             **arguments(stage, recipe)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.base_model import Reader, load_policy, load_tokenizer
+from training.base_model import Reader, load_policy, load_tokenizer, new_trainer
 from training.cores import map_on_cores
 from training.errors import NotEnoughFeedback
 from training.preferences import compared, once, step_on_cores
@@ -186,9 +186,7 @@ def trainer_of(
                     model, inputs, num_items_in_batch
                 )
             rows = single_votes(inputs)
-            moved = map_on_cores(
-                model, lambda row: self._compute_kl_logps(scorer, row), rows
-            )
+            moved = map_on_cores(model, lambda row: self._compute_kl_logps(scorer, row), rows)
             whole = {"KL_logps": torch.cat(moved), "ref_KL_logps": inputs["ref_KL_logps"]}
             return step_on_cores(self, model, inputs, [row | whole for row in rows])
 
@@ -207,7 +205,8 @@ def trainer_of(
     desirable, undesirable = (
         weights[label] if given[label] is None else given[label] for label in (True, False)
     )
-    trainer = SharedPromptTrainer(
+    trainer = new_trainer(
+        SharedPromptTrainer,
         model=scorer.policy,
         args=KTOConfig(
             **arguments(stage, recipe)

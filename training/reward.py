@@ -19,6 +19,7 @@ from training.base_model import (
     load_base,
     load_tokenizer,
     lora_fields,
+    new_trainer,
 )
 from training.cores import map_on_cores
 from training.dpo import paired
@@ -256,7 +257,8 @@ def trainer_of(
             return step_on_cores(self, model, inputs, single_pairs(inputs))
 
     reward_model = model
-    return SharedPromptTrainer(
+    return new_trainer(
+        SharedPromptTrainer,
         model=model.model,
         args=RewardConfig(**arguments(stage, recipe)),
         train_dataset=Dataset.from_list(

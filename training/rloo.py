@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Final
 
-from training.base_model import answering, load_policy, load_tokenizer
+from training.base_model import answering, load_policy, load_tokenizer, new_trainer
 from training.cores import add_gradients, map_on_cores
 from training.errors import NotEnoughFeedback, TrainingError
 from training.preferences import compared, once
@@ -294,7 +294,8 @@ def trainer_of(stage: Stage, recipe: RlooRecipe, judged: _Judged, prompts: list[
         "disable_dropout": True,
         "router_aux_loss_coef": 0.0,
     }
-    trainer = SharedPromptTrainer(
+    trainer = new_trainer(
+        SharedPromptTrainer,
         model=judged.policy,
         reward_funcs=[reward_model],
         args=RLOOConfig(

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.base_model import answering, load_policy, load_tokenizer
+from training.base_model import answering, load_policy, load_tokenizer, new_trainer
 from training.cores import add_gradients, map_on_cores
 from training.errors import NotEnoughFeedback
 from training.preferences import compared, once
@@ -109,7 +109,8 @@ def trainer_of(stage: Stage, recipe: SftRecipe, policy: Any, rows: Sequence[Rend
     data = Dataset.from_list(
         [{"input_ids": row.prompt + row.answer, "labels": row.labels} for row in rows]
     )
-    return CompletionTrainer(
+    return new_trainer(
+        CompletionTrainer,
         model=policy,
         args=SFTConfig(
             **arguments(stage, recipe) | {"dataset_kwargs": {"skip_prepare_dataset": True}}

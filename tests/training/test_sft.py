@@ -15,7 +15,7 @@ from tests.engine import tiny_models
 from training import sft
 from training.base_model import Reader, load_base, load_policy
 from training.errors import DiskFull, NotEnoughFeedback, RunCancelled, TrainingError
-from training.recipes import LoraSettings, SftRecipe
+from training.recipes import LoadIn, LoraSettings, SftRecipe
 from training.rows import read_rows, rendered
 from training.stage import COMPLETE, Events, Stage, disk_errors
 
@@ -140,10 +140,17 @@ class Killed(Exception):
     """Stands for a process that dies: nothing is told or saved afterwards."""
 
 
-@pytest.mark.parametrize("at", [6, 9], ids=["between steps", "after the last step"])
-def test_a_run_that_dies_goes_on_as_if_it_had_not(stage_in: Callable[..., Stage], at: int) -> None:
+@pytest.mark.parametrize(
+    ("at", "load_in"),
+    [(6, "float32"), (9, "float32"), (6, "4bit")],
+    ids=["between steps", "after the last step", "on weights of 4 bits"],
+)
+def test_a_run_that_dies_goes_on_as_if_it_had_not(
+    stage_in: Callable[..., Stage], at: int, load_in: LoadIn
+) -> None:
+    recipe = RECIPE.model_copy(update={"load_in": load_in})
     unbroken = stage_in("unbroken")
-    sft.run(unbroken, RECIPE)
+    sft.run(unbroken, recipe)
     asked = 0
 
     def dies() -> bool:
@@ -155,10 +162,10 @@ def test_a_run_that_dies_goes_on_as_if_it_had_not(stage_in: Callable[..., Stage]
 
     broken = stage_in("broken", cancelled=dies)
     with pytest.raises(Killed):
-        sft.run(broken, RECIPE)
+        sft.run(broken, recipe)
     torn = broken.checkpoints / "checkpoint-5"
     torn.mkdir()  # a checkpoint that the kill left half written
-    sft.run(stage_in("broken"), RECIPE)
+    sft.run(stage_in("broken"), recipe)
 
     assert losses(broken) == pytest.approx(losses(unbroken), rel=1e-5)
     assert json.loads((broken.folder / "result.json").read_text())["metrics"][
@@ -167,6 +174,20 @@ def test_a_run_that_dies_goes_on_as_if_it_had_not(stage_in: Callable[..., Stage]
         json.loads((unbroken.folder / "result.json").read_text())["metrics"]["held_out_loss"],
         rel=1e-5,
     )
+
+
+def test_small_steps_change_every_number_of_an_adapter_on_4_bits(
+    stage_in: Callable[..., Stage], weights: Path, tmp_path: Path
+) -> None:
+    policy = tiny_models.write_adapter(tmp_path / "policy", weights)
+    small = {"load_in": "4bit", "bf16": True, "learning_rate": 5e-5, "max_steps": 4}
+
+    result = sft.run(stage_in("run", policy=policy), RECIPE.model_copy(update=small))
+
+    begun = load_file(policy / "adapter_model.safetensors")
+    for name, tensor in load_file(result.adapter / "adapter_model.safetensors").items():
+        assert tensor.dtype == torch.float32
+        assert bool((tensor != begun[name]).all()) or "lora_B" in name, name
 
 
 def test_a_cancelled_run_ends_at_the_next_step_with_a_checkpoint(
