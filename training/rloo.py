@@ -240,6 +240,13 @@ def trainer_of(stage: Stage, recipe: RlooRecipe, judged: _Judged, prompts: list[
         def _tokenize_prompts(self, prompts: Any) -> Any:
             return prompts, None, {}  # they are ids already
 
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            sampler: Any = super()._get_train_sampler(dataset)
+            # As it comes, an epoch's order follows from those of the epochs before it, which a run
+            # that goes on has not drawn.
+            sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(recipe.seed + epoch)
+            return sampler
+
         def _generate_single_turn(self, prompt_ids: Any, *others: Any) -> Any:
             if self.args.device.type != "cpu":
                 return super()._generate_single_turn(  # type: ignore[no-untyped-call]

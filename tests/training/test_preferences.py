@@ -98,7 +98,8 @@ def stage_in(tmp_path: Path, new_stage: Callable[..., Stage]) -> Callable[..., S
 
 
 def run(stage: Stage, **fields: Any) -> StageResult:
-    small = {"max_completion_length": 6, "num_generations": 4} if stage.kind == "rloo" else {}
+    answers = {"max_completion_length": 6, "num_generations": 4, "per_device_train_batch_size": 8}
+    small = answers if stage.kind == "rloo" else {}  # as all others, two steps in each epoch
     before = [{"kind": kind} for kind in ("sft", "reward") if kind != stage.kind]
     last = {"kind": stage.kind, **FIELDS, **small, **fields}
     recipe = stages_of(parse({"kind": "pipeline", "stages": [*before, last]}))[-1]
@@ -172,7 +173,7 @@ class Killed(Exception):
     """Stands for a process that dies: nothing is told or saved afterwards."""
 
 
-@pytest.mark.parametrize("kind", ["kto", "rloo"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_stage_that_dies_goes_on_as_if_it_had_not(
     stage_in: Callable[..., Stage], trained: Callable[[StageKind], Trained], kind: StageKind
 ) -> None:
@@ -192,7 +193,9 @@ def test_a_stage_that_dies_goes_on_as_if_it_had_not(
         run(broken)
     assert broken.last_checkpoint() is not None
     again = run(stage_in("broken", kind, **options))
-    assert told(broken, "loss") == pytest.approx(told(unbroken, "loss"), rel=1e-3, abs=1e-4)
+    # The loss of online learning is always near zero, whatever is drawn.
+    for name in ("reward", "kl") if kind == "rloo" else ("loss",):
+        assert told(broken, name) == pytest.approx(told(unbroken, name), rel=1e-3, abs=1e-4), name
     assert again.metrics == pytest.approx(result.metrics, rel=1e-3, abs=1e-4)
 
 
