@@ -74,7 +74,7 @@ class RewardModel:
     def sharing(self, groups: Sequence[Group]) -> "RewardModel":
         """The same, sharing prompts where the model allows it; tried on the longest group."""
         with answering(self.model):
-            shared = may_share(self._of_group, groups)
+            shared = may_share(self.model, self._of_group, groups)
         return RewardModel(model=self.model, shared=shared)
 
     def _of_group(self, group: Group) -> "list[Tensor]":

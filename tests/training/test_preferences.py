@@ -348,6 +348,18 @@ def test_a_model_that_looks_back_a_window_computes_each_answer_alone(tmp_path: P
     assert not Scorer.of(load_base(weights), groups_of(200)).shared
 
 
+def test_a_model_that_refuses_to_share_computes_each_answer_alone(tmp_path: Path) -> None:
+    weights = tiny_models.write_generator(tmp_path, family="falcon", alibi=True)
+    scorer = Scorer.of(load_base(weights), groups_of(200))
+    assert not scorer.shared
+    assert len(scorer.totals(groups_of(200))[0]) == 3
+
+
+def test_rounded_weights_share_a_prompt_as_exact_ones_do(trainable: Path) -> None:
+    weights = load_base(trainable / "bases" / MODEL, load_in="8bit")
+    assert Scorer.of(weights, groups_of(200)).shared
+
+
 def test_drawn_answers_are_what_transformers_draws(trainable: Path) -> None:
     model: Any = load_base(trainable / "bases" / MODEL)
     prompt = groups_of(200)[0].prompt
