@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -27,9 +28,10 @@ from bots.web.page import ASSETS, THEME, build_page
 from bots.web.people import People
 from bots.web.rating import Rating, router
 from bots.web.shelf import Shelf
-from bots.workplace import PLACE, open_workplace
+from bots.workplace import PLACE, Workplace, open_workplace
 from feedback.webhook import Webhook, registered
 from storage.errors import StorageError
+from storage.identity import Audience
 
 logger = logging.getLogger(__name__)
 
@@ -60,24 +62,8 @@ async def serve(settings: Settings) -> None:
             opened = registered(workplace.pool, settings.argilla, home=settings.home)
             webhook = await stack.enter_async_context(opened)
         audience = await workplace.identities.resolve(**PLACE, channel_open=True)
-        people = People(identities=workplace.identities, place=PLACE, audience=audience)
-        hub = Hub()
         app = build_app(
-            channel=Channel(
-                assistant=workplace.assistant,
-                conversations=workplace.conversations,
-                people=people,
-                hub=hub,
-            ),
-            shelf=Shelf(documents=workplace.documents, audience=audience, hub=hub),
-            hub=hub,
-            rating=Rating(
-                people=people,
-                feedback=workplace.feedback,
-                members=workplace.members,
-                places=workplace.places,
-                hub=hub,
-            ),
+            parts_on(workplace, audience),
             settings=settings.web,
             upload_bytes=settings.documents.max_upload_mb * 2**20,
             webhook=webhook,
@@ -85,17 +71,48 @@ async def serve(settings: Settings) -> None:
         await run(app, settings=settings.web)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The page without a browser."""
+
+    channel: Channel
+    shelf: Shelf
+    rating: Rating
+    hub: Hub
+
+
+def parts_on(workplace: Workplace, audience: Audience) -> Parts:
+    """The parts of the page that shows the channel of `PLACE`, which is `audience`."""
+    people = People(identities=workplace.identities, place=PLACE, audience=audience)
+    hub = Hub()
+    return Parts(
+        channel=Channel(
+            assistant=workplace.assistant,
+            conversations=workplace.conversations,
+            people=people,
+            hub=hub,
+        ),
+        shelf=Shelf(documents=workplace.documents, audience=audience, hub=hub),
+        rating=Rating(
+            people=people,
+            feedback=workplace.feedback,
+            members=workplace.members,
+            places=workplace.places,
+            hub=hub,
+        ),
+        hub=hub,
+    )
+
+
 def build_app(
+    parts: Parts,
     *,
-    channel: Channel,
-    shelf: Shelf,
-    hub: Hub,
-    rating: Rating,
     settings: WebSettings,
     upload_bytes: int,
     webhook: Webhook | None = None,
 ) -> FastAPI:
     """Put pages, what they ask for, the health check and Argilla's webhook behind the guard."""
+    channel, shelf, hub, rating = parts.channel, parts.shelf, parts.hub, parts.rating
     password = settings.password.get_secret_value() if settings.password else ""
 
     def may_read(connection: HTTPConnection) -> bool:
