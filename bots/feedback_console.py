@@ -32,8 +32,8 @@ from storage.outbox import Outbox
 from storage.rated import Rated
 
 NOTHING_RATED: Final = (
-    "Nobody has rated anything yet. The answers on the page, in Slack and in Discord have buttons for "
-    'it; the README says under "From ratings to a model" what comes first.'
+    "Nobody has rated anything yet. The answers on the page, in Slack and in Discord have buttons "
+    'for it; the README says under "From ratings to a model" what comes first.'
 )
 
 
