@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import EngineError
 from engine.manifest import Manifest
@@ -21,6 +21,9 @@ from training.recipes import LoadIn, LoraSettings
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_FUSED_ATTENTION: Final = "scaled_dot_product_attention"
+"""What transformers names where it refuses a model, such as Gemma 2, its fast attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +166,7 @@ def load_base(
     import torch
     import transformers
 
+    options["trust_remote_code"] = False
     options["dtype"] = torch.float32 if load_in == "float32" else torch.bfloat16
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
@@ -174,10 +178,14 @@ def load_base(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
         )
+    loader = getattr(transformers, model_class)
     try:
-        loaded = getattr(transformers, model_class).from_pretrained(
-            weights, trust_remote_code=False, attn_implementation="sdpa", **options
-        )
+        try:
+            loaded = loader.from_pretrained(weights, attn_implementation="sdpa", **options)
+        except ValueError as error:
+            if _FUSED_ATTENTION not in str(error):
+                raise
+            loaded = loader.from_pretrained(weights, attn_implementation="eager", **options)
     except (ValueError, OSError, ImportError) as error:
         raise BaseUnusable(f"{weights} cannot be loaded: {error}") from error
     if load_in in ("8bit", "4bit"):

@@ -50,6 +50,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {"num_key_value_heads": 2, "head_dim": 16},
     "mistral": {"num_key_value_heads": 2, "sliding_window": None},
     "gemma": {"num_key_value_heads": 2, "head_dim": 16},
+    "gemma2": {
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.1,  # CTranslate2 does not cap the scores of wider attention
+    },
     "gpt_neox": {},
     "falcon": {"ffn_hidden_size": 128},
     "falcon, several groups of keys": {

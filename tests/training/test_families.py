@@ -17,7 +17,7 @@ RECIPE = SftRecipe.model_validate({"lora": {"r": 4}, "learning_rate": 0.02, "max
 
 
 @pytest.mark.parametrize(
-    "family", ["llama, 3.1", "qwen2", "gemma", "mistral", "falcon", "gpt_neox"]
+    "family", ["llama, 3.1", "qwen2", "gemma", "gemma2", "mistral", "falcon", "gpt_neox"]
 )
 def test_a_trained_model_answers_as_transformers_does(family: str, tmp_path: Path) -> None:
     weights = tiny_models.write_generator(
