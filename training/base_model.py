@@ -5,7 +5,7 @@ that serving will.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +16,7 @@ from engine.prompt import ChatMessage, render_chat
 from engine.pull import fetch_original
 from engine.tokenizer import Tokenizer
 from training.errors import BaseUnusable
-from training.recipes import LoadIn, LoraSettings
+from training.recipes import LoadIn, LoraSettings, StageRecipe
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -223,17 +223,26 @@ def new_trainer(trainer_class: Any, *, model: Any, **options: Any) -> Any:
     return trainer
 
 
+def as_trained(recipe: StageRecipe) -> AbstractContextManager[Any]:
+    """Compute as a stage's trainer does, so that what is measured is what it trains."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(device, torch.bfloat16, enabled=recipe.bf16)
+
+
 @contextmanager
 def answering(model: Any) -> Iterator[None]:
     """Let a model that learns only answer, without dropout or gradients kept for later.
 
-    Layers of 4 bits stay as they are: bitsandbytes repacks the weights of those that do not train,
-    on CPUs that have bfloat16, and repacked ones pass no gradient on when training goes on.
+    Layers of 8 and 4 bits stay as they are. Of those that do not train, bitsandbytes computes the
+    first otherwise on a CPU. It repacks the others' weights on CPUs that have bfloat16, and
+    repacked ones pass no gradient on when training goes on.
     """
     was_training = model.training
     model.eval()
     for layer in model.modules():
-        if type(layer).__name__ == "Linear4bit":
+        if type(layer).__name__ in ("Linear8bitLt", "Linear4bit"):
             layer.training = True
     try:
         yield

@@ -22,13 +22,22 @@ def map_on_cores(
 ) -> list[Result]:
     """Call a function of a model for every part, as many at once as there are cores.
 
+    The precision that is set where this is called (`torch.autocast`) holds for all of them.
     Elsewhere than on a CPU parts come one after the other: they would only share the device, whose
     memory would hold what all of them compute.
     """
+    import torch
+
     if next(model.parameters()).device.type != "cpu":
         return [function(part) for part in parts]
+    enabled, precision = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+    def call(part: Part) -> Result:
+        with torch.autocast("cpu", precision, enabled=enabled):  # threads do not inherit it
+            return function(part)
+
     with _one_thread_each() as cores, ThreadPoolExecutor(cores) as pool:
-        return list(pool.map(function, parts))
+        return list(pool.map(call, parts))
 
 
 def add_gradients(

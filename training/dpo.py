@@ -7,7 +7,13 @@ of the pairs is computed once, before the first step, so no second model is held
 from collections.abc import Sequence
 from typing import Any
 
-from training.base_model import Reader, load_policy, load_tokenizer, new_trainer
+from training.base_model import (
+    Reader,
+    as_trained,
+    load_policy,
+    load_tokenizer,
+    new_trainer,
+)
 from training.errors import NotEnoughFeedback
 from training.preferences import compared, once, single_pairs, step_on_cores
 from training.recipes import DpoRecipe
@@ -40,11 +46,13 @@ def run(stage: Stage, recipe: DpoRecipe) -> StageResult:
         seed=recipe.seed,
     )
     scorer = Scorer.of(policy, pairs)
-    reference = once(stage, "reference", lambda: scorer.totals(pairs))
-    before = once(stage, "before", lambda: scorer.totals(held_out))
+    with as_trained(recipe):
+        reference = once(stage, "reference", lambda: scorer.totals(pairs))
+        before = once(stage, "before", lambda: scorer.totals(held_out))
     trainer = trainer_of(stage, recipe, scorer, pairs, reference)
     train(trainer, stage)
-    after = scorer.totals(held_out)
+    with as_trained(recipe):
+        after = scorer.totals(held_out)
     metrics = {"train_rows": float(len(pairs)), "held_out_rows": float(len(held_out))}
     metrics |= _measured(held_out, before, after)
     return stage.finish(trainer, rows=len(pairs), metrics=metrics)

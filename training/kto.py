@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.base_model import Reader, load_policy, load_tokenizer, new_trainer
+from training.base_model import (
+    Reader,
+    as_trained,
+    load_policy,
+    load_tokenizer,
+    new_trainer,
+)
 from training.cores import map_on_cores
 from training.errors import NotEnoughFeedback
 from training.preferences import compared, once, step_on_cores
@@ -55,12 +61,15 @@ def run(stage: Stage, recipe: KtoRecipe) -> StageResult:
     groups = [group for group, _ in votes]
     tested = [group for group, _ in held_out]
     scorer = Scorer.of(policy, groups)
-    reference = once(stage, "reference", lambda: scorer.totals(groups))
-    before = once(stage, "before", lambda: scorer.totals(tested))
+    with as_trained(recipe):
+        reference = once(stage, "reference", lambda: scorer.totals(groups))
+        before = once(stage, "before", lambda: scorer.totals(tested))
     trainer = trainer_of(stage, recipe, scorer, votes, reference, batch=batch)
     train(trainer, stage)
+    with as_trained(recipe):
+        after = scorer.totals(tested)
     metrics = {"train_rows": float(len(votes)), "held_out_rows": float(len(held_out))}
-    metrics |= _measured(held_out, before, scorer.totals(tested), beta=recipe.beta)
+    metrics |= _measured(held_out, before, after, beta=recipe.beta)
     return stage.finish(trainer, rows=len(votes), metrics=metrics)
 
 

@@ -15,6 +15,7 @@ from training import bootstrap
 from training.base_model import (
     Reader,
     answering,
+    as_trained,
     base_weights,
     load_base,
     load_tokenizer,
@@ -162,11 +163,14 @@ def run(stage: Stage, recipe: RewardRecipe) -> StageResult:
     held_out_rows = read_rows(stage.snapshot, "preference", "held_out")
     held_out = _different(paired(stage.reader, held_out_rows, max_length=recipe.max_length))
     model = RewardModel(model=_untrained(stage, recipe)).sharing(pairs)
-    before = once(stage, "before", lambda: model.rewards(held_out))
+    with as_trained(recipe):
+        before = once(stage, "before", lambda: model.rewards(held_out))
     trainer = trainer_of(stage, recipe, model, pairs)
     train(trainer, stage)
+    with as_trained(recipe):
+        after = model.rewards(held_out)
     metrics = {"train_rows": float(len(pairs)), "held_out_rows": float(len(held_out))}
-    metrics |= _measured(held_out, before, model.rewards(held_out))
+    metrics |= _measured(held_out, before, after)
     return stage.finish(trainer, rows=len(pairs), metrics=metrics)
 
 

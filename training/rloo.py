@@ -10,7 +10,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Final
 
-from training.base_model import answering, load_policy, load_tokenizer, new_trainer
+from training.base_model import (
+    answering,
+    as_trained,
+    load_policy,
+    load_tokenizer,
+    new_trainer,
+)
 from training.cores import add_gradients, map_on_cores
 from training.errors import NotEnoughFeedback, TrainingError
 from training.preferences import compared, once
@@ -62,13 +68,16 @@ def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
     loaded = RewardModel.load(stage.weights, stage.reward_model, load_in=recipe.load_in)
     reward_model = loaded.sharing(_tried(prompts))
     judged = _Judged(stage=stage, recipe=recipe, reward_model=reward_model, policy=policy)
-    before = once(stage, "before", lambda: judged.measured(held_out))
-    usual = once(stage, "usual_length", lambda: judged.usual_length(prompts[:_BASELINE_PROMPTS]))
+    some = prompts[:_BASELINE_PROMPTS]
+    with as_trained(recipe):
+        before = once(stage, "before", lambda: judged.measured(held_out))
+        usual = once(stage, "usual_length", lambda: judged.usual_length(some))
     trainer = trainer_of(stage, recipe, judged, prompts)
     watch = length_watch(stage, limit=recipe.length_limit, usual_length=usual)
     trainer.add_callback(watch)
     train(trainer, stage)
-    after = judged.measured(held_out)
+    with as_trained(recipe):
+        after = judged.measured(held_out)
     metrics = {"train_rows": float(len(prompts)), "held_out_rows": float(len(held_out))}
     for name in ("reward", "likeliest_reward"):
         metrics |= compared(name, before[name], after[name])

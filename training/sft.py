@@ -9,7 +9,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.base_model import answering, load_policy, load_tokenizer, new_trainer
+from training.base_model import (
+    answering,
+    as_trained,
+    load_policy,
+    load_tokenizer,
+    new_trainer,
+)
 from training.cores import add_gradients, map_on_cores
 from training.errors import NotEnoughFeedback
 from training.preferences import compared, once
@@ -39,10 +45,12 @@ def run(stage: Stage, recipe: SftRecipe) -> StageResult:
         seed=recipe.seed,
     )
     held_out = _rendered(stage, recipe, read_rows(stage.snapshot, "sft", "held_out"))
-    before = once(stage, "before", lambda: row_losses(policy, held_out))
+    with as_trained(recipe):
+        before = once(stage, "before", lambda: row_losses(policy, held_out))
     trainer = trainer_of(stage, recipe, policy, rows)
     train(trainer, stage)
-    after = row_losses(policy, held_out)
+    with as_trained(recipe):
+        after = row_losses(policy, held_out)
     metrics = {"train_rows": float(len(rows)), "held_out_rows": float(len(held_out))}
     if held_out:
         metrics |= {

@@ -21,7 +21,7 @@ from training.base_model import Reader, load_base
 from training.cores import map_on_cores
 from training.errors import NotEnoughFeedback
 from training.kto import voted
-from training.recipes import LoraSettings, StageKind, parse, stages_of
+from training.recipes import LoadIn, LoraSettings, StageKind, parse, stages_of
 from training.reward import RewardModel
 from training.rloo import WINDOW, length_watch
 from training.rows import read_rows
@@ -204,14 +204,23 @@ def test_a_reward_model_learns_on_weights_of_4_bits(stage_in: Callable[..., Stag
     assert result.metrics["held_out_accuracy"] == 1
 
 
+@pytest.mark.parametrize(
+    ("load_in", "bf16", "rounded"),
+    [
+        ("float32", False, 1e-4),
+        ("bfloat16", True, 2e-3),
+        ("8bit", False, 2e-3),
+        ("4bit", True, 2e-3),
+    ],
+)
 def test_the_reference_is_the_policy_that_the_stage_begins_with(
-    stage_in: Callable[..., Stage], sft_policy: Path
+    stage_in: Callable[..., Stage], sft_policy: Path, load_in: LoadIn, bf16: bool, rounded: float
 ) -> None:
     stage = stage_in("run", "dpo", policy=sft_policy)
-    run(stage, max_steps=1)
+    run(stage, max_steps=1, load_in=load_in, bf16=bf16)
     # Against any other reference, the rewards of the first step would not be zero.
-    assert told(stage, "loss") == [pytest.approx(math.log(2), abs=1e-4)]
-    assert told(stage, "rewards/chosen") == [pytest.approx(0, abs=1e-4)]
+    assert told(stage, "loss") == [pytest.approx(math.log(2), abs=rounded)]
+    assert told(stage, "rewards/chosen") == [pytest.approx(0, abs=rounded)]
 
 
 def test_an_answer_behind_another_prompt_is_cut_to_the_room_there(
