@@ -15,19 +15,22 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from engine.convert import convert
 from tests.engine import tiny_models
+from tests.engine.test_convert import _answer, _reference
 from tests.training.conftest import MODEL
+from tests.training.test_sft import holds
 from training.base_model import Reader, load_base
 from training.cores import map_on_cores
 from training.errors import NotEnoughFeedback
 from training.kto import voted
-from training.recipes import LoadIn, LoraSettings, StageKind, parse, stages_of
+from training.recipes import LoadIn, LoraSettings, StageKind, named, parse, stages_of
 from training.reward import RewardModel
 from training.rloo import WINDOW, length_watch
 from training.rows import read_rows
 from training.sampling import Drawing, draw
-from training.shared_prompt import Group, Scorer
-from training.stage import Events, Stage, StageResult
+from training.shared_prompt import Group, Scorer, may_share
+from training.stage import Events, Stage, StageResult, train
 
 pytestmark = pytest.mark.filterwarnings(
     # transformers' own word for what peft still calls by its old name
@@ -62,15 +65,16 @@ def message(role: str, text: str) -> list[dict[str, str]]:
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("snapshot")
     for split, count in (("train", 8), ("held_out", 3)):
-        pairs, votes = [], []
+        pairs, votes, imitated = [], [], []
         for number in range(count):
             prompt = message("user", f"What is number {number}? " + "x" * number)
             good = message("assistant", f"It is {number}.")
             bad = message("assistant", "Nobody has ever known.")
             pairs.append({"prompt": prompt, "chosen": good, "rejected": bad})
+            imitated.append({"prompt": prompt, "completion": good})
             said, liked = (good, True) if number % 3 else (bad, False)
             votes.append({"prompt": prompt, "completion": said, "label": liked})
-        for kind, rows in (("preference", pairs), ("unpaired", votes), ("sft", [])):
+        for kind, rows in (("preference", pairs), ("unpaired", votes), ("sft", imitated)):
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{kind}.{split}.jsonl").write_text(lines)
     return folder
@@ -126,7 +130,7 @@ def sft_policy(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return tiny_models.write_adapter(tmp_path_factory.mktemp("policy"), trainable / "bases" / MODEL)
 
 
-Trained = tuple[Stage, StageResult]
+Trained = tuple[Stage, StageResult, Any]
 
 
 @pytest.fixture(scope="session")
@@ -136,22 +140,30 @@ def trained(
     reward_model: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[StageKind], Trained]:
-    """A stage of each kind that ran from its beginning to its end."""
+    """A stage of each kind that ran from its beginning to its end, and the model it left."""
 
     @cache
     def of(kind: StageKind) -> Trained:
         options: dict[str, Any] = {"policy": sft_policy, "reward_model": reward_model}
         stage = new_stage(tmp_path_factory.mktemp(kind), kind, **options)
-        return stage, run(stage)
+        models = []
+
+        def train_and_keep(trainer: Any, stage: Stage) -> None:
+            train(trainer, stage)
+            models.append(trainer.model)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"training.{kind}.train", train_and_keep)
+            return stage, run(stage), models[0]
 
     return of
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_tensor_of_the_adapter_learns_and_the_base_stays(
-    trained: Callable[[StageKind], Trained], kind: StageKind, trainable: Path, sft_policy: Path
+    trained: Callable[[StageKind], Trained], kind: StageKind, sft_policy: Path
 ) -> None:
-    stage, result = trained(kind)
+    stage, result, model = trained(kind)
     assert len(told(stage, "loss")) == 3
     begun = load_file(sft_policy / "adapter_model.safetensors")
     learnt = load_file(result.adapter / "adapter_model.safetensors")
@@ -160,9 +172,7 @@ def test_every_tensor_of_the_adapter_learns_and_the_base_stays(
     for name in adapters:
         assert learnt[name].abs().max() > 0, name  # a new adapter's B begins at zero
         assert kind == "reward" or not torch.equal(begun[name], learnt[name]), name
-    base = load_file(stage.weights / "model.safetensors")
-    kept = load_base(trainable / "bases" / MODEL).state_dict()
-    assert all(torch.equal(base[name], kept[name]) for name in base)
+    assert holds(model, stage.weights)
     measure = {"dpo": "margin", "kto": "value", "reward": "accuracy", "rloo": "reward"}[kind]
     low, gain = (result.metrics[f"held_out_{measure}_gain{end}"] for end in ("_low", ""))
     assert low <= gain
@@ -177,7 +187,7 @@ class Killed(Exception):
 def test_a_stage_that_dies_goes_on_as_if_it_had_not(
     stage_in: Callable[..., Stage], trained: Callable[[StageKind], Trained], kind: StageKind
 ) -> None:
-    unbroken, result = trained(kind)
+    unbroken, result, _ = trained(kind)
     options = {"policy": unbroken.policy, "reward_model": unbroken.reward_model}
     asked = 0
 
@@ -214,13 +224,47 @@ def test_a_reward_model_learns_on_weights_of_4_bits(stage_in: Callable[..., Stag
     ],
 )
 def test_the_reference_is_the_policy_that_the_stage_begins_with(
-    stage_in: Callable[..., Stage], sft_policy: Path, load_in: LoadIn, bf16: bool, rounded: float
+    stage_in: Callable[..., Stage],
+    tmp_path: Path,
+    sft_policy: Path,
+    load_in: LoadIn,
+    bf16: bool,
+    rounded: float,
 ) -> None:
     stage = stage_in("run", "dpo", policy=sft_policy)
-    run(stage, max_steps=1, load_in=load_in, bf16=bf16)
+    adapter = run(stage, max_steps=1, load_in=load_in, bf16=bf16).adapter
     # Against any other reference, the rewards of the first step would not be zero.
     assert told(stage, "loss") == [pytest.approx(math.log(2), abs=rounded)]
     assert told(stage, "rewards/chosen") == [pytest.approx(0, abs=rounded)]
+    convert(stage.weights, out=tmp_path / "made", quantization="float32", adapter=adapter)
+    assert _answer(tmp_path / "made") == _reference(stage.weights, adapter)
+
+
+def test_the_reference_of_votes_and_of_online_learning_is_that_policy_too(
+    stage_in: Callable[..., Stage], trained: Callable[[StageKind], Trained], sft_policy: Path
+) -> None:
+    stage = stage_in("run", "kto", policy=sft_policy)
+    run(stage, max_steps=1, per_device_train_batch_size=8, gradient_accumulation_steps=1)
+    # All votes are in this step, whose mean weight is 1.
+    assert told(stage, "loss") == [pytest.approx(0.5, abs=1e-4)]
+    for name in ("rewards/chosen", "rewards/rejected", "kl"):
+        assert told(stage, name) == [pytest.approx(0, abs=1e-3)], name
+    online, _, _ = trained("rloo")
+    assert told(online, "kl")[0] == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_:FutureWarning")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+def test_the_shipped_recipe_for_a_gpu_runs_on_one(stage_in: Callable[..., Stage]) -> None:
+    left: dict[StageKind, Path] = {}
+    for recipe in stages_of(named("rloo", "cuda")):
+        assert (recipe.load_in, recipe.bf16) == ("4bit", True)
+        options = {"policy": left.get("sft"), "reward_model": left.get("reward")}
+        stage = stage_in(recipe.kind, recipe.kind, **options)
+        module = importlib.import_module(f"training.{recipe.kind}")
+        left[recipe.kind] = module.run(stage, recipe.model_copy(update={"max_steps": 2})).adapter
+        assert len(told(stage, "loss")) == 2
+    assert list(left) == ["sft", "reward", "rloo"]
 
 
 def test_an_answer_behind_another_prompt_is_cut_to_the_room_there(
@@ -364,9 +408,16 @@ def test_a_model_that_refuses_to_share_computes_each_answer_alone(tmp_path: Path
     assert len(scorer.totals(groups_of(200))[0]) == 3
 
 
-def test_rounded_weights_share_a_prompt_as_exact_ones_do(trainable: Path) -> None:
-    weights = load_base(trainable / "bases" / MODEL, load_in="8bit")
-    assert Scorer.of(weights, groups_of(200)).shared
+@pytest.mark.parametrize(("dtype", "shared"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_sharing_may_change_what_rounded_weights_do_anyway(
+    dtype: torch.dtype, shared: bool
+) -> None:
+    """Results are float32 all the same."""
+
+    def compute(group: Group) -> list[torch.Tensor]:
+        return [torch.tensor(0.05 if len(group.answers) > 1 else 0.0)] * len(group.answers)
+
+    assert may_share(torch.nn.Linear(1, 1, dtype=dtype), compute, groups_of(200)) is shared
 
 
 def test_drawn_answers_are_what_transformers_draws(trainable: Path) -> None:

@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 
 from engine.convert import convert
 from tests.engine import tiny_models
+from tests.engine.test_convert import _answer, _reference
 from training import sft
-from training.base_model import Reader, load_base, load_policy
+from training.base_model import Reader, load_policy
 from training.errors import DiskFull, NotEnoughFeedback, RunCancelled, TrainingError
 from training.recipes import LoadIn, LoraSettings, SftRecipe
 from training.rows import read_rows, rendered
-from training.stage import COMPLETE, Events, Stage, disk_errors
+from training.stage import COMPLETE, Events, Stage, disk_errors, train
 
 pytestmark = pytest.mark.filterwarnings(
     # transformers' own word for what peft still calls by its old name
@@ -93,10 +94,27 @@ def losses(stage: Stage) -> dict[int, float]:
     }
 
 
+def holds(model: Any, weights: Path) -> bool:
+    """Whether a model in memory has the weights of a file, whatever its adapter learnt."""
+    held = {
+        name.replace(".base_layer", ""): tensor
+        for name, tensor in model.get_base_model().state_dict().items()
+    }
+    stored = load_file(weights / "model.safetensors")
+    assert stored.keys() - held.keys() <= {"lm_head.weight"}  # a reward model has another head
+    return all(torch.equal(stored[name], held[name]) for name in stored.keys() & held.keys())
+
+
 def test_every_tensor_of_the_adapter_learns_and_the_base_stays(
-    stage_in: Callable[..., Stage], weights: Path
+    stage_in: Callable[..., Stage], weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = load_file(weights / "model.safetensors")
+    models = []
+
+    def train_and_keep(trainer: Any, stage: Stage) -> None:
+        train(trainer, stage)
+        models.append(trainer.model)
+
+    monkeypatch.setattr(sft, "train", train_and_keep)
     first = load_policy(weights, lora=RECIPE.lora, seed=RECIPE.seed).state_dict()
     stage = stage_in("run")
 
@@ -110,8 +128,7 @@ def test_every_tensor_of_the_adapter_learns_and_the_base_stays(
     for name, tensor in learnt.items():
         begun = first[name.replace(".weight", ".default.weight")]
         assert not torch.equal(begun, tensor), name
-    kept = load_base(weights).state_dict()
-    assert all(torch.equal(base[name], kept[name]) for name in base)
+    assert holds(models[0], weights)
     assert stage.result == result
     assert not stage.checkpoints.exists()
 
@@ -134,6 +151,54 @@ def test_the_loss_is_that_of_a_whole_batch_over_the_answers_alone(
         assert loss == pytest.approx(sum(wanted) / len(wanted), rel=1e-4)
     # An end that somebody typed is text; the one that ends the answer is the token.
     assert all(row.answer[-1] == 2 and 2 not in row.answer[:-1] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"load_in": "8bit"},
+        {"load_in": "4bit", "bf16": True},
+        {"lora": {"r": 4, "use_rslora": True}},
+        {"lora": {"r": 4, "use_dora": True}},
+    ],
+    ids=["8bit", "4bit", "rslora", "dora"],
+)
+def test_an_adapter_of_any_kind_answers_as_transformers_does(
+    stage_in: Callable[..., Stage], weights: Path, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    one_step = {"max_steps": 1, "warmup_steps": 0}
+    recipe = SftRecipe.model_validate(RECIPE.model_dump() | one_step | fields)
+    adapter = sft.run(stage_in("run"), recipe).adapter
+    convert(weights, out=tmp_path / "made", quantization="float32", adapter=adapter)
+    answer = _answer(tmp_path / "made")
+    assert answer == _reference(weights, adapter)
+    assert answer != _reference(weights)
+
+
+def test_an_epochs_last_step_learns_from_the_rows_that_are_left(
+    stage_in: Callable[..., Stage], snapshot: Path
+) -> None:
+    """Five rows: whether four of them come in one batch or in two makes no difference."""
+    rows = (snapshot / "sft.train.jsonl").read_text().splitlines(keepends=True)
+    (snapshot / "sft.train.jsonl").write_text("".join(rows[:5]))
+    found = []
+    for batch, count in ((4, 1), (2, 2)):
+        stage = stage_in(f"{count} of {batch}")
+        result = sft.run(
+            stage,
+            RECIPE.model_copy(
+                update={
+                    "max_steps": -1,
+                    "num_train_epochs": 1.0,
+                    "warmup_steps": 0.0,
+                    "per_device_train_batch_size": batch,
+                    "gradient_accumulation_steps": count,
+                }
+            ),
+        )
+        found.append({**losses(stage), 3: result.metrics["held_out_loss"]})
+    assert list(found[0]) == [1, 2, 3]
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
 class Killed(Exception):
