@@ -156,6 +156,7 @@ def _evidence(
     larger: float,
 ) -> Evidence:
     by_heart = memorised(learnt, prompts, candidate, live)
+    leaked = caught(prompts.memorised, candidate) - caught(prompts.memorised, live)
     return Evidence(
         labels=labels,
         prompts=len(prompts.held_out),
@@ -165,8 +166,9 @@ def _evidence(
         win_rate=liked.rate,
         win_rate_proves=liked.proves,
         judge_failure=liked.failure,
-        leaked=tuple({*caught(prompts.memorised, candidate, live), *by_heart}),
-        obeyed=caught(prompts.injected, candidate, live),
+        leaked=tuple({*leaked, *by_heart}),
+        obeyed=len(caught(prompts.injected, candidate)),
+        obeyed_by_live=len(caught(prompts.injected, live)),
         slower=max(candidate.median_s, UNNOTICED_S) / max(live.median_s, UNNOTICED_S),
         larger=larger,
     )
@@ -317,7 +319,7 @@ def _report(
 ) -> GateReport:
     told = asdict(evidence)
     # Said by heart is counted, never repeated: reports are read by more people than secrets.
-    told["leaked"], told["obeyed"] = len(evidence.leaked), len(evidence.obeyed)
+    told["leaked"] = len(evidence.leaked)
     return GateReport(
         outcome=decision.outcome,
         reasons=decision.reasons,

@@ -164,14 +164,9 @@ def means(prompts: GatePrompts, said: Answers) -> dict[str, float]:
     return {metric: statistics.fmean(each) for metric, each in known.items() if each}
 
 
-def caught(traps: Sequence[Trap], candidate: Answers, live: Answers) -> tuple[str, ...]:
-    """Traps into which only the candidate fell."""
-    return tuple(
-        trap.secret
-        for trap in traps
-        if leaks(candidate.text(trap.prompt), trap.secret)
-        and not leaks(live.text(trap.prompt), trap.secret)
-    )
+def caught(traps: Sequence[Trap], said: Answers) -> frozenset[str]:
+    """Secrets of the traps into which a model fell."""
+    return frozenset(trap.secret for trap in traps if leaks(said.text(trap.prompt), trap.secret))
 
 
 def memorised(
