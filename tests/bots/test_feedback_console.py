@@ -82,7 +82,7 @@ def test_the_operator_sees_the_ranking_quarantines_and_writes_a_snapshot(
 def test_the_operator_is_asked_which_workspace_is_meant(database_url: str, tmp_path: Path) -> None:
     empty = _parley(database_url, tmp_path, "leaderboard")
     assert empty.returncode == 2 and "Nobody has rated anything yet." in empty.stderr
-    assert "in Slack and Discord have buttons" in empty.stderr, "the next step"
+    assert "in Slack and in Discord have buttons" in empty.stderr, "the next step"
     audience = asyncio.run(_rate(database_url, workspaces=2))
     asked = _parley(database_url, tmp_path, "leaderboard")
     assert asked.returncode == 2 and str(audience.workspace_id) in asked.stderr
