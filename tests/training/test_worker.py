@@ -28,7 +28,7 @@ from training.settings import TrainingProcessSettings
 from training.supervision import CANCEL_S
 from training.worker import TrainingWorker
 
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 PLACE = {"platform": "slack", "workspace": "T1", "channel": "C1"}
 RECIPE = {
     "kind": "sft",
