@@ -16,7 +16,7 @@ from bots.settings import Settings
 from bots.training_status import outcome, step_line, summary
 from bots.workplace import Workplace, open_workplace
 from storage.queue import workers_of
-from storage.runs import SERVING_QUEUE, TRAINING_QUEUE, RunId, RunKind, StoredRun
+from storage.runs import RunId, StoredRun, queue_of
 
 LOOK_EVERY_S: Final = 1.0
 WORKER_PATIENCE_S: Final = 15.0
@@ -90,11 +90,6 @@ async def _watch(args: argparse.Namespace, settings: Settings) -> int:
         if run.ended_at is None and not await workers_of(workplace.pool, queue=queue_of(run.kind)):
             print(NO_WORKER, file=sys.stderr)
         return await followed(workplace, run.id, as_json=args.json, patience_s=None)
-
-
-def queue_of(kind: RunKind) -> str:
-    """The queue whose worker carries out runs of a kind."""
-    return TRAINING_QUEUE if kind in ("train", "judge") else SERVING_QUEUE
 
 
 async def followed(

@@ -19,13 +19,13 @@ from bots.administration_wording import METHODS
 from bots.errors import InputUnusable, ServiceMissing
 from bots.feedback_console import print_json, workspace_of
 from bots.ledger import trace
-from bots.runs_console import NO_WORKER, WORKER_PATIENCE_S, followed, queue_of
+from bots.runs_console import NO_WORKER, WORKER_PATIENCE_S, followed
 from bots.settings import Settings
 from bots.supervisor import can_train
 from bots.training_status import lines, training_status, version_line
 from bots.workplace import open_workplace
 from storage.queue import workers_of
-from storage.runs import Recipe, RunKind
+from storage.runs import Recipe, RunKind, queue_of
 
 
 def add_verbs(verbs: Any) -> None:

@@ -32,6 +32,11 @@ RunStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Ending = Literal["succeeded", "failed", "cancelled"]
 
 
+def queue_of(kind: RunKind) -> str:
+    """The queue whose worker carries out runs of a kind."""
+    return TRAINING_QUEUE if kind in ("train", "judge") else SERVING_QUEUE
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What is to be done; the parameters are training's to understand."""
@@ -430,7 +435,7 @@ async def _queue(
         [*(workspace_id, by, recipe.kind), *(Jsonb(dict(recipe.parameters)), Jsonb(dict(place)))],
     )
     run_id = RunId((await one_row(made))[0])
-    queue = TRAINING_QUEUE if recipe.kind in ("train", "judge") else SERVING_QUEUE
+    queue = queue_of(recipe.kind)
     await defer(
         connection,
         RUN,

@@ -17,6 +17,7 @@ from engine.manifest import Manifest
 from engine.pull import repository_of
 from training.base_model import base_weights
 from training.errors import InputUnusable, TrainingError
+from training.execute_files import GATE
 from training.plan import Plan
 from training.stage import RESULT
 
@@ -137,7 +138,7 @@ def card(folder: Path, form: Form) -> str:
     base = Manifest.read(plan.base, verify=False)
     about = _about(base.licence, _base_repository(plan), form)
     snapshot = _json(plan.snapshot / "manifest.json")
-    gate = _json(folder / "gate.json")
+    gate = _json(folder / GATE)
     rows = "".join(f"| {name} | {count} |\n" for name, count in snapshot.get("rows", {}).items())
     reasons = "".join(f"- {reason}\n" for reason in gate.get("reasons", []))
     return f"""---
