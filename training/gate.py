@@ -21,6 +21,7 @@ from engine.upstream import Upstream
 from training.decision import Decision, Evidence, Observed, Outcome, Thresholds, decide
 from training.errors import TrainingError
 from training.evaluation import Prompt, Reply, ask, likelihoods, served, size_bytes
+from training.execute_files import GATE
 from training.gate_prompts import GatePrompts, as_text, gate_prompts, identifiers, question_of
 from training.gate_scores import (
     Answers,
@@ -39,7 +40,6 @@ from training.rows import TrainingRow
 from training.stage import Events
 from training.win_rate import Preference, win_rate
 
-FILE: Final = "gate.json"
 TURN: Final = 8
 UNNOTICED_S: Final = 0.2
 """Answers that take less are equally fast: nobody notices, and small times are mostly noise."""
@@ -112,7 +112,7 @@ def judge(
     """
     live = live or plan.live
     against = Manifest.read(live, verify=False).fingerprint
-    file = folder / FILE
+    file = folder / GATE
     if (decided := _decided(file, against)) is not None:
         return decided
     prompts = gate_prompts(plan.snapshot)

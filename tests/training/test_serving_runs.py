@@ -1,7 +1,6 @@
 """Promotions and rollbacks that are begun again: each is done once, and tells what it did."""
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +20,12 @@ from storage.pool import Pool
 from storage.runs import StoredRun
 from tests.engine.serving import EngineProcess
 from tests.storage.conftest import Team
-from tests.training.conftest import MODEL
+from tests.training.conftest import MODEL, at_work
 from tests.training.test_canary import BASE, Engine, made
 from tests.training.test_worker import ended, queued, until
 from training.errors import TrainingError
 from training.serving import UNUSED_S, ModelSwitch
 from training.settings import TrainingProcessSettings
-from training.worker import TrainingWorker
 
 
 class Interrupted(ModelVersions):
@@ -61,18 +59,8 @@ def finish(pool: Pool, team: Team, settings_of: Callable[..., TrainingProcessSet
 
     async def finish(kind: str, **parameters: object) -> StoredRun:
         versions = Interrupted(pool)
-        worker = TrainingWorker(
-            pool=pool,
-            settings=settings_of(),
-            environment=os.environ,
-            switch=ModelSwitch(versions=versions, engine=Engine()),
-        )
-        work = asyncio.create_task(worker.work())
-        try:
+        async with at_work(pool, settings_of(), ModelSwitch(versions=versions, engine=Engine())):
             run = await until(pool, await queued(pool, team, kind, **parameters), ended)
-        finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
         assert versions.interruptions >= 1
         return run
 

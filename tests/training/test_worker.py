@@ -20,7 +20,7 @@ from storage.pool import Pool
 from storage.runs import Recipe, RunId, Runs, StoredRun
 from tests.engine.serving import EngineProcess
 from tests.storage.conftest import Team
-from tests.training.conftest import MODEL, Rates, processes_of
+from tests.training.conftest import MODEL, Rates, at_work, processes_of
 from training.execute_files import EVENTS
 from training.plan import Live, Plan
 from training.serving import ModelSwitch
@@ -64,18 +64,9 @@ def working(pool: Pool, settings_of: Callable[..., TrainingProcessSettings]) -> 
         engine_url: str = "http://127.0.0.1:9", **training: object
     ) -> AsyncIterator[TrainingWorker]:
         async with EngineClient(url=engine_url, admin_token="the-admin-token") as engine:
-            worker = TrainingWorker(
-                pool=pool,
-                settings=settings_of(**training),
-                environment={**os.environ, "OMP_NUM_THREADS": "1"},
-                switch=ModelSwitch(versions=ModelVersions(pool), engine=engine),
-            )
-            task = asyncio.create_task(worker.work())
-            try:
+            switch = ModelSwitch(versions=ModelVersions(pool), engine=engine)
+            async with at_work(pool, settings_of(**training), switch) as worker:
                 yield worker
-            finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
 
     return working
 
