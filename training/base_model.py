@@ -16,7 +16,7 @@ from engine.prompt import ChatMessage, render_chat
 from engine.pull import fetch_original
 from engine.tokenizer import Tokenizer
 from training.errors import BaseUnusable
-from training.recipes import LoadIn, LoraSettings, StageRecipe
+from training.recipes import FLOAT32, LoraSettings, Precision, StageRecipe
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -116,7 +116,7 @@ def load_policy(
     weights: Path,
     *,
     lora: LoraSettings,
-    load_in: LoadIn = "float32",
+    precision: Precision = FLOAT32,
     adapter: Path | None = None,
     seed: int = 17,
 ) -> "PeftModel":
@@ -124,6 +124,7 @@ def load_policy(
 
     Args:
         weights: from `base_weights`.
+        precision: of the base; a stage's recipe is one.
         adapter: PEFT directory to go on from; None = a new adapter, which changes nothing yet.
         seed: of a new adapter's first weights.
 
@@ -133,7 +134,7 @@ def load_policy(
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    base = load_base(weights, load_in=load_in)
+    base = load_base(weights, precision=precision)
     torch.manual_seed(seed)
     try:
         if adapter is not None:
@@ -148,7 +149,7 @@ def load_policy(
 def load_base(
     weights: Path,
     *,
-    load_in: LoadIn = "float32",
+    precision: Precision = FLOAT32,
     model_class: str = "AutoModelForCausalLM",
     **options: Any,
 ) -> "PreTrainedModel":
@@ -167,16 +168,17 @@ def load_base(
     import transformers
 
     options["trust_remote_code"] = False
-    options["dtype"] = torch.float32 if load_in == "float32" else torch.bfloat16
+    options["dtype"] = getattr(torch, precision.dtype)
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
-    if load_in in ("8bit", "4bit"):
+    quantized = precision.load_in_8bit or precision.load_in_4bit
+    if quantized:
         options["quantization_config"] = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-            load_in_8bit=load_in == "8bit",
-            load_in_4bit=load_in == "4bit",
+            load_in_8bit=precision.load_in_8bit,
+            load_in_4bit=precision.load_in_4bit,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_compute_dtype=options["dtype"],
         )
     loader = getattr(transformers, model_class)
     try:
@@ -188,7 +190,7 @@ def load_base(
             loaded = loader.from_pretrained(weights, attn_implementation="eager", **options)
     except (ValueError, OSError, ImportError) as error:
         raise BaseUnusable(f"{weights} cannot be loaded: {error}") from error
-    if load_in in ("8bit", "4bit"):
+    if quantized:
         from peft import prepare_model_for_kbit_training
 
         loaded = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]

@@ -41,7 +41,7 @@ def run(stage: Stage, recipe: DpoRecipe) -> StageResult:
     policy = load_policy(
         stage.weights,
         lora=recipe.lora,
-        load_in=recipe.load_in,
+        precision=recipe,
         adapter=stage.policy,
         seed=recipe.seed,
     )

@@ -51,7 +51,7 @@ def run(stage: Stage, recipe: KtoRecipe) -> StageResult:
     policy = load_policy(
         stage.weights,
         lora=recipe.lora,
-        load_in=recipe.load_in,
+        precision=recipe,
         adapter=stage.policy,
         seed=recipe.seed,
     )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationError, field_validator
 
-from training.errors import TrainingError
+from training.errors import RecipeInvalid, TrainingError
 from training.recipes import Recipe, parse
 
 FILE: Final = "plan.json"
@@ -42,6 +42,11 @@ class _InFolder(BaseModel):
         file = folder / cls.in_file
         try:
             return cls.model_validate_json(file.read_bytes())
+        except RecipeInvalid as error:
+            raise TrainingError(
+                f"{file} was written by another version of Parley: {error}",
+                advice="Use the run's folder with that version, or train again.",
+            ) from error
         except (OSError, ValidationError) as error:
             raise TrainingError(f"{file} cannot be used: {error}") from error
 

@@ -1,9 +1,9 @@
 """Recipes: what a run does, in the words of TRL and PEFT.
 
 Every field has the name that TRL's or PEFT's own configuration gives it, so their documentation is
-ours. A recipe is a TOML or JSON file, or the name of a shipped one: `sft`, `dpo`, `kto`, `reward`,
-`rloo` and `pipeline`, each with defaults for a GPU and for a small CPU. What a file does not name
-has the same defaults.
+ours; `tests.training.test_recipes` lists the few that they have not. A recipe is a TOML or JSON
+file, or the name of a shipped one: `sft`, `dpo`, `kto`, `reward`, `rloo` and `pipeline`, each with
+defaults for a GPU and for a small CPU. What a file does not name has the same defaults.
 """
 
 import difflib
@@ -20,8 +20,6 @@ from pydantic_core import ErrorDetails
 from training.errors import RecipeInvalid
 
 Device = Literal["cpu", "cuda"]
-LoadIn = Literal["float32", "bfloat16", "8bit", "4bit"]
-"""How the base's weights are held; `8bit` and `4bit` (nf4) through bitsandbytes."""
 
 
 class _Fields(BaseModel):
@@ -44,17 +42,38 @@ class LoraSettings(_Fields):
     use_dora: bool = False
 
 
-class _Stage(_Fields):
+class Precision(_Fields):
+    """How the base's weights are held; fields of `trl.ModelConfig`.
+
+    Attributes:
+        dtype: of the weights, or with 4 bits of what is computed with them.
+        load_in_8bit, load_in_4bit: through bitsandbytes; 4 bits are nf4, whose scales are quantized
+            again.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
+
+    @model_validator(mode="after")
+    def _held_in_one_way(self) -> Self:
+        if self.load_in_8bit and self.load_in_4bit:
+            raise ValueError("load_in_8bit and load_in_4bit are both true, but only one may be")
+        return self
+
+
+FLOAT32: Final = Precision()
+
+
+class _Stage(Precision):
     """What every stage has; fields of `transformers.TrainingArguments`.
 
     Attributes:
-        load_in: see `LoadIn`.
         bf16: whether the forward pass computes in bfloat16; adapters stay in float32.
         save_steps: optimizer steps between two points from which a killed run goes on.
     """
 
     lora: LoraSettings = LoraSettings()
-    load_in: LoadIn = "float32"
     bf16: bool = False
     learning_rate: float = Field(2e-4, gt=0, lt=1)
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
@@ -140,6 +159,8 @@ class RlooRecipe(_Stage):
         num_generations: answers drawn for each prompt; each one's baseline is the others' mean.
         beta: weight of the divergence from the SFT policy.
         max_completion_length: tokens of a drawn answer.
+        max_length: of prompt and drawn answer together, as the other stages' is; not one of TRL's
+            for `rloo`.
         length_limit: ratio of mean answer lengths, now over the SFT policy's, at which a stage
             ends: longer answers that earn ever more are a reward model being fooled.
     """
@@ -228,7 +249,8 @@ _SHIPPED: Final[Mapping[str, Mapping[str, Any]]] = {
 NAMES: Final = tuple(_SHIPPED)
 
 _GPU_STAGE: Final[Mapping[str, Any]] = {
-    "load_in": "4bit",
+    "dtype": "bfloat16",
+    "load_in_4bit": True,
     "bf16": True,
     "activation_checkpointing": True,
     "max_length": 4096,
@@ -291,7 +313,9 @@ def _on(device: Device, fields: Mapping[str, Any]) -> dict[str, Any]:
         return dict(fields)  # the classes' own defaults
     if fields.get("kind") != "pipeline":
         smaller = _SMALLER_STEPS.get(str(fields.get("kind")), {})
-        return {**_GPU_STAGE, **smaller, **fields}
+        # Who names 8 bits wants them instead of the device's 4.
+        bits = {"load_in_4bit": False} if fields.get("load_in_8bit") else {}
+        return {**_GPU_STAGE, **smaller, **bits, **fields}
     stages = fields.get("stages", [{"kind": each.kind} for each in PipelineRecipe().stages])
     if isinstance(stages, list | tuple):
         stages = [_on(device, each) if isinstance(each, Mapping) else each for each in stages]

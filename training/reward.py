@@ -27,7 +27,7 @@ from training.dpo import paired
 from training.errors import BaseUnusable, NotEnoughFeedback
 from training.plan import Plan
 from training.preferences import compared, once, single_pairs, step_on_cores
-from training.recipes import LoadIn, RewardRecipe, stages_of
+from training.recipes import FLOAT32, Precision, RewardRecipe, stages_of
 from training.rows import read_rows
 from training.shared_prompt import Group, may_share, of_each_answer
 from training.stage import Stage, StageResult, arguments, train
@@ -53,19 +53,20 @@ class RewardModel:
     shared: bool = False
 
     @classmethod
-    def load(cls, weights: Path, adapter: Path, *, load_in: LoadIn = "float32") -> Self:
+    def load(cls, weights: Path, adapter: Path, *, precision: Precision = FLOAT32) -> Self:
         """The reward model of an ended stage; it answers, and does not learn.
 
         Args:
             weights: from `base_model.base_weights`.
             adapter: what the stage left.
+            precision: of the base; a stage's recipe is one.
 
         Raises:
             BaseUnusable: the weights cannot be loaded, or the adapter does not fit them.
         """
         from peft import PeftModel
 
-        base = _classifier(weights, load_in)
+        base = _classifier(weights, precision)
         try:
             model = PeftModel.from_pretrained(base, adapter)
         except (ValueError, OSError, RuntimeError) as error:
@@ -135,14 +136,14 @@ def reward_scores(
         BaseUnusable: the base's weights cannot be had, or the adapter does not fit them.
         InvalidRequest: the base's template refuses a prompt.
     """
-    load_in = next(each.load_in for each in stages_of(plan.recipe) if each.kind == "reward")
+    recipe = next(each for each in stages_of(plan.recipe) if each.kind == "reward")
     weights = base_weights(plan.base, home=plan.home)
     reader = Reader.of(plan.base)
     groups = [
         Group(prompt=reader.prompt(prompt), answers=[reader.answer(text)])
         for prompt, text in answers
     ]
-    model = RewardModel.load(weights, adapter, load_in=load_in)
+    model = RewardModel.load(weights, adapter, precision=recipe)
     return [reward for (reward,) in model.rewards(groups)]
 
 
@@ -185,21 +186,21 @@ def _untrained(stage: Stage, recipe: RewardRecipe) -> Any:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(recipe.seed)
-    base = _classifier(stage.weights, recipe.load_in)
+    base = _classifier(stage.weights, recipe)
     try:
         return get_peft_model(base, LoraConfig(task_type="SEQ_CLS", **lora_fields(recipe.lora)))
     except (ValueError, RuntimeError) as error:
         raise BaseUnusable(f"The adapter does not fit {stage.weights.name}: {error}") from error
 
 
-def _classifier(weights: Path, load_in: LoadIn) -> Any:
+def _classifier(weights: Path, precision: Precision) -> Any:
     """The base with a head that gives one number; the adapter brings the head that counts."""
     from trl.trainer.reward_trainer import suppress_seqcls_warning
 
     with suppress_seqcls_warning():
         return load_base(
             weights,
-            load_in=load_in,
+            precision=precision,
             model_class="AutoModelForSequenceClassification",
             num_labels=1,
         )

@@ -61,11 +61,11 @@ def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
     policy = load_policy(
         stage.weights,
         lora=recipe.lora,
-        load_in=recipe.load_in,
+        precision=recipe,
         adapter=stage.policy,
         seed=recipe.seed,
     )
-    loaded = RewardModel.load(stage.weights, stage.reward_model, load_in=recipe.load_in)
+    loaded = RewardModel.load(stage.weights, stage.reward_model, precision=recipe)
     reward_model = loaded.sharing(_tried(prompts))
     judged = _Judged(stage=stage, recipe=recipe, reward_model=reward_model, policy=policy)
     some = prompts[:_BASELINE_PROMPTS]

@@ -40,7 +40,7 @@ def run(stage: Stage, recipe: SftRecipe) -> StageResult:
     policy = load_policy(
         stage.weights,
         lora=recipe.lora,
-        load_in=recipe.load_in,
+        precision=recipe,
         adapter=stage.policy,
         seed=recipe.seed,
     )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from training.base_model import Reader
 from training.errors import DiskFull, OutOfMemory, RunCancelled, TrainingError
 from training.plan import write_whole
-from training.recipes import StageKind, StageRecipe
+from training.recipes import Precision, StageKind, StageRecipe
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -39,7 +39,7 @@ _WRITE_FAILED: Final = "enforce fail at inline_container.cc"
 
 ADVICE_ON_MEMORY: Final = (
     "Lower per_device_train_batch_size (and raise gradient_accumulation_steps by as much), lower "
-    "max_length, or set load_in to 8bit or 4bit."
+    "max_length, or set load_in_8bit or load_in_4bit."
 )
 ADVICE_ON_DISK: Final = "Make room on the disk; the run goes on from its last checkpoint."
 
@@ -157,9 +157,9 @@ def arguments(stage: Stage, recipe: StageRecipe) -> dict[str, Any]:
     """What every TRL configuration is given: the recipe's fields and how a stage is kept."""
     import torch
 
-    own = {"kind", "lora", "load_in"}
+    elsewhere = {"kind", "lora", *Precision.model_fields}
     return {
-        **recipe.model_dump(exclude=own),
+        **recipe.model_dump(exclude=elsewhere),
         # transformers' new name and the one that TRL still reads must say the same.
         "gradient_checkpointing": recipe.activation_checkpointing,
         "output_dir": str(stage.checkpoints),

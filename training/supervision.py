@@ -39,7 +39,7 @@ DEVICE_TAKEN_S: Final = 2.0
 WAITING: Final = "waiting for the device"
 """The stage of a run that finds it taken."""
 TOO_MUCH_MEMORY: Final = (
-    "Lower per_device_train_batch_size or max_length, set load_in to 8bit or 4bit, or raise "
+    "Lower per_device_train_batch_size or max_length, set load_in_8bit or load_in_4bit, or raise "
     "training.memory_mb."
 )
 

@@ -24,7 +24,7 @@ from training.base_model import Reader, load_base
 from training.cores import map_on_cores
 from training.errors import NotEnoughFeedback
 from training.kto import voted
-from training.recipes import LoadIn, LoraSettings, StageKind, named, parse, stages_of
+from training.recipes import LoraSettings, StageKind, named, parse, stages_of
 from training.reward import RewardModel
 from training.rloo import WINDOW, length_watch
 from training.rows import read_rows
@@ -210,29 +210,29 @@ def test_a_stage_that_dies_goes_on_as_if_it_had_not(
 
 
 def test_a_reward_model_learns_on_weights_of_4_bits(stage_in: Callable[..., Stage]) -> None:
-    result = run(stage_in("run", "reward"), load_in="4bit")
+    result = run(stage_in("run", "reward"), load_in_4bit=True)
     assert result.metrics["held_out_accuracy"] == 1
 
 
 @pytest.mark.parametrize(
-    ("load_in", "bf16", "rounded"),
+    ("held", "rounded"),
     [
-        ("float32", False, 1e-4),
-        ("bfloat16", True, 2e-3),
-        ("8bit", False, 2e-3),
-        ("4bit", True, 2e-3),
+        ({}, 1e-4),
+        ({"dtype": "bfloat16", "bf16": True}, 2e-3),
+        ({"load_in_8bit": True}, 2e-3),
+        ({"load_in_4bit": True, "dtype": "bfloat16", "bf16": True}, 2e-3),
     ],
+    ids=["float32", "bfloat16", "8bit", "4bit"],
 )
 def test_the_reference_is_the_policy_that_the_stage_begins_with(
     stage_in: Callable[..., Stage],
     tmp_path: Path,
     sft_policy: Path,
-    load_in: LoadIn,
-    bf16: bool,
+    held: dict[str, Any],
     rounded: float,
 ) -> None:
     stage = stage_in("run", "dpo", policy=sft_policy)
-    adapter = run(stage, max_steps=1, load_in=load_in, bf16=bf16).adapter
+    adapter = run(stage, max_steps=1, **held).adapter
     # Against any other reference, the rewards of the first step would not be zero.
     assert told(stage, "loss") == [pytest.approx(math.log(2), abs=rounded)]
     assert told(stage, "rewards/chosen") == [pytest.approx(0, abs=rounded)]
@@ -256,15 +256,18 @@ def test_the_reference_of_votes_and_of_online_learning_is_that_policy_too(
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_:FutureWarning")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
 def test_the_shipped_recipe_for_a_gpu_runs_on_one(stage_in: Callable[..., Stage]) -> None:
-    left: dict[StageKind, Path] = {}
-    for recipe in stages_of(named("rloo", "cuda")):
-        assert (recipe.load_in, recipe.bf16) == ("4bit", True)
-        options = {"policy": left.get("sft"), "reward_model": left.get("reward")}
-        stage = stage_in(recipe.kind, recipe.kind, **options)
+    policy: Path | None = None
+    reward_model: Path | None = None
+    for recipe in stages_of(named("pipeline", "cuda")):
+        assert (recipe.dtype, recipe.load_in_4bit, recipe.bf16) == ("bfloat16", True, True)
+        stage = stage_in(recipe.kind, recipe.kind, policy=policy, reward_model=reward_model)
         module = importlib.import_module(f"training.{recipe.kind}")
-        left[recipe.kind] = module.run(stage, recipe.model_copy(update={"max_steps": 2})).adapter
+        left = module.run(stage, recipe.model_copy(update={"max_steps": 2})).adapter
         assert len(told(stage, "loss")) == 2
-    assert list(left) == ["sft", "reward", "rloo"]
+        if recipe.kind == "reward":
+            reward_model = left
+        else:
+            policy = left
 
 
 def test_an_answer_behind_another_prompt_is_cut_to_the_room_there(

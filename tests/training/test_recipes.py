@@ -1,20 +1,39 @@
 """What recipes are shipped, what a file may say, and how a wrong one is told."""
 
+import json
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, get_args
 
 import discord
+import peft
 import pytest
 from discord.app_commands import Command, CommandTree
+from transformers import SchedulerType
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.model_config import ModelConfig
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.rloo_config import RLOOConfig
+from trl.trainer.sft_config import SFTConfig
 
 from bots.administration_wording import METHODS
 from bots.discord_bot import administer
 from storage.settings import TrainingSettings
 from training import recipes
-from training.errors import RecipeInvalid
+from training.errors import RecipeInvalid, TrainingError
 from training.plan import Plan
 from training.planning import recipe_of
-from training.recipes import NAMES, Device, PipelineRecipe, StageKind, named, parse, stages_of
+from training.recipes import (
+    NAMES,
+    Device,
+    LoraSettings,
+    PipelineRecipe,
+    StageKind,
+    named,
+    parse,
+    stages_of,
+)
 
 DEVICES: tuple[Device, ...] = ("cpu", "cuda")
 
@@ -53,9 +72,10 @@ def test_preference_stages_hold_on_to_the_sft_policy(device: Device) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cpu_computes_in_float32_and_a_gpu_in_4_bits(name: str) -> None:
     for stage in stages_of(named(name, "cpu")):
-        assert (stage.load_in, stage.bf16) == ("float32", False)
+        assert (stage.dtype, stage.load_in_4bit, stage.bf16) == ("float32", False, False)
     for stage in stages_of(named(name, "cuda")):
-        assert (stage.load_in, stage.bf16, stage.max_length) == ("4bit", True, 4096)
+        assert (stage.dtype, stage.load_in_4bit, stage.bf16) == ("bfloat16", True, True)
+        assert stage.max_length == 4096
         assert stage.learning_rate <= 2e-4
 
 
@@ -74,8 +94,59 @@ def test_what_a_file_does_not_name_has_the_devices_defaults(device: Device) -> N
     stages = [{"kind": "sft", "learning_rate": 3e-4}, {"kind": "dpo"}]
     sft, dpo = stages_of(parse({"kind": "pipeline", "stages": stages}, device))
     assert sft.learning_rate == 3e-4
-    assert (sft.load_in, sft.max_length) == (dpo.load_in, dpo.max_length)
+    assert (sft.load_in_4bit, sft.max_length) == (dpo.load_in_4bit, dpo.max_length)
     assert dpo == stages_of(named("dpo", device))[1]
+
+
+def test_who_names_8_bits_gets_them_instead_of_the_gpus_4() -> None:
+    (stage,) = stages_of(parse({"kind": "sft", "load_in_8bit": True}, "cuda"))
+    assert (stage.load_in_8bit, stage.load_in_4bit, stage.dtype) == (True, False, "bfloat16")
+
+
+OWN = {
+    "sft": {"kind", "lora"},
+    "dpo": {"kind", "lora"},
+    "kto": {"kind", "lora"},
+    "reward": {"kind", "lora"},
+    "rloo": {"kind", "lora", "length_limit", "max_length"},
+}
+"""Fields that TRL has no name for."""
+
+
+def names(config: Any) -> set[str]:
+    """The fields of a configuration."""
+    return {each.name for each in fields_of(config)}
+
+
+@pytest.mark.parametrize(
+    ("stage", "config"),
+    [
+        (recipes.SftRecipe(), SFTConfig),
+        (recipes.DpoRecipe(), DPOConfig),
+        (recipes.KtoRecipe(), KTOConfig),
+        (recipes.RewardRecipe(), RewardConfig),
+        (recipes.RlooRecipe(), RLOOConfig),
+    ],
+    ids=get_args(StageKind),
+)
+def test_every_field_is_one_of_trls_or_pefts(stage: recipes.StageRecipe, config: Any) -> None:
+    ours, known = type(stage).model_fields, {*names(config), *names(ModelConfig)}
+    assert set(ours) - known == OWN[stage.kind]
+    assert set(LoraSettings.model_fields) <= names(peft.LoraConfig)
+    (dtype,) = (each for each in fields_of(ModelConfig) if each.name == "dtype")
+    allowed = {
+        "dtype": set(dtype.metadata["choices"]),
+        "lr_scheduler_type": {each.value for each in SchedulerType},
+    }
+    for name, choices in allowed.items():
+        assert set(get_args(ours[name].annotation)) <= choices
+
+
+def test_a_plan_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    plan = {"run_id": "1", "recipe": {"kind": "sft", "load_in": "4bit"}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(TrainingError, match="another version of Parley: sft: there is no field"):
+        Plan.read(tmp_path)
 
 
 def test_a_plan_keeps_its_recipe_whatever_reads_it(tmp_path: Path) -> None:
@@ -118,8 +189,16 @@ def test_rloo_alone_is_refused_before_anything_is_trained() -> None:
         ({"kind": "sft", "bf16": "x"}, "sft: bf16 is 'x', but must be true or false."),
         ({"kind": "dpo", "beta": float("inf")}, "dpo: beta is inf, but must be finite."),
         (
-            {"kind": "sft", "load_in": "8bits"},
-            "sft: load_in is '8bits', but must be 'float32', 'bfloat16', '8bit' or '4bit'.",
+            {"kind": "sft", "dtype": "float64"},
+            "sft: dtype is 'float64', but must be 'float32' or 'bfloat16'.",
+        ),
+        (
+            {"kind": "sft", "load_in_2bit": True},
+            "sft: there is no field 'load_in_2bit'; did you mean 'load_in_8bit'?",
+        ),
+        (
+            {"kind": "sft", "load_in_8bit": True, "load_in_4bit": True},
+            "sft: load_in_8bit and load_in_4bit are both true, but only one may be.",
         ),
         (
             {"kind": "sft", "lora": {"target_modules": 5}},

@@ -16,7 +16,7 @@ from tests.engine.test_convert import _answer, _reference
 from training import sft
 from training.base_model import Reader, load_policy
 from training.errors import DiskFull, NotEnoughFeedback, RunCancelled, TrainingError
-from training.recipes import LoadIn, LoraSettings, SftRecipe
+from training.recipes import LoraSettings, SftRecipe
 from training.rows import read_rows, rendered
 from training.stage import COMPLETE, Events, Stage, disk_errors, train
 
@@ -156,8 +156,8 @@ def test_the_loss_is_that_of_a_whole_batch_over_the_answers_alone(
 @pytest.mark.parametrize(
     "fields",
     [
-        {"load_in": "8bit"},
-        {"load_in": "4bit", "bf16": True},
+        {"load_in_8bit": True},
+        {"load_in_4bit": True, "dtype": "bfloat16", "bf16": True},
         {"lora": {"r": 4, "use_rslora": True}},
         {"lora": {"r": 4, "use_dora": True}},
     ],
@@ -206,14 +206,14 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize(
-    ("at", "load_in"),
-    [(6, "float32"), (9, "float32"), (6, "4bit")],
+    ("at", "load_in_4bit"),
+    [(6, False), (9, False), (6, True)],
     ids=["between steps", "after the last step", "on weights of 4 bits"],
 )
 def test_a_run_that_dies_goes_on_as_if_it_had_not(
-    stage_in: Callable[..., Stage], at: int, load_in: LoadIn
+    stage_in: Callable[..., Stage], at: int, load_in_4bit: bool
 ) -> None:
-    recipe = RECIPE.model_copy(update={"load_in": load_in})
+    recipe = RECIPE.model_copy(update={"load_in_4bit": load_in_4bit})
     unbroken = stage_in("unbroken")
     sft.run(unbroken, recipe)
     asked = 0
@@ -245,7 +245,8 @@ def test_small_steps_change_every_number_of_an_adapter_on_4_bits(
     stage_in: Callable[..., Stage], weights: Path, tmp_path: Path
 ) -> None:
     policy = tiny_models.write_adapter(tmp_path / "policy", weights)
-    small = {"load_in": "4bit", "bf16": True, "learning_rate": 5e-5, "max_steps": 4}
+    held = {"load_in_4bit": True, "dtype": "bfloat16", "bf16": True}
+    small = {**held, "learning_rate": 5e-5, "max_steps": 4}
 
     result = sft.run(stage_in("run", policy=policy), RECIPE.model_copy(update=small))
 
