@@ -26,8 +26,13 @@ SNAPSHOT_S: Final = 3600.0
 """Most time to compile all feedback of a workspace."""
 
 
-async def planned(run: StoredRun, *, pool: Pool, settings: TrainingProcessSettings) -> Plan:
+async def planned(
+    run: StoredRun, *, pool: Pool, settings: TrainingProcessSettings, device: Device
+) -> Plan:
     """Note down what a run learns from, and plan how.
+
+    Args:
+        device: whose defaults the recipe gets.
 
     Raises:
         NotEnoughFeedback: there is too little to learn from, or to judge the model on.
@@ -37,7 +42,7 @@ async def planned(run: StoredRun, *, pool: Pool, settings: TrainingProcessSettin
     """
     runs, versions, training = Runs(pool), ModelVersions(pool), settings.training
     await runs.tell(run.id, stage="snapshot")
-    recipe = recipe_of(run.parameters, default=training.recipe)
+    recipe = recipe_of(run.parameters, default=training.recipe, device=device)
     base = settings.base_directory
     found = await _snapshot(run, pool)
     require_enough(found, recipe, Thresholds(min_labels=training.min_labels))
@@ -98,7 +103,7 @@ async def _snapshot(run: StoredRun, pool: Pool) -> Snapshot:
         ) from error
 
 
-def recipe_of(parameters: Mapping[str, Any], *, default: str) -> Recipe:
+def recipe_of(parameters: Mapping[str, Any], *, default: str, device: Device) -> Recipe:
     """The recipe that somebody asked for: a shipped one by name, or all of its fields.
 
     Raises:
@@ -106,13 +111,8 @@ def recipe_of(parameters: Mapping[str, Any], *, default: str) -> Recipe:
     """
     asked = parameters.get("recipe", default)
     if isinstance(asked, Mapping):
-        return parse(asked, _device())
-    return named(str(asked), _device())
-
-
-def _device() -> Device:
-    """Whether there is a GPU, without importing torch into the worker."""
-    return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
+        return parse(asked, device)
+    return named(str(asked), device)
 
 
 def _run_row(row: Row) -> RunRow:

@@ -20,6 +20,7 @@ from engine.children import die_with_parent, exit_words, kill_process, open_log
 from storage.queue import RetryLater
 from storage.runs import Runs, StoredRun
 from storage.settings import TrainingSettings
+from training.device import on_one_gpu
 from training.errors import DiskFull, OutOfMemory, TrainingError
 from training.execute_files import EVENTS, EXIT_DISK_FULL, EXIT_FAILED, EXIT_STOPPED, LOG
 from training.stage import ADVICE_ON_DISK
@@ -147,7 +148,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=_on_one_gpu(self._environment),
+                env=on_one_gpu(self._environment),
                 pass_fds=(device,),
                 start_new_session=True,
                 preexec_fn=die_with_parent,
@@ -244,15 +245,6 @@ def _device(runs: Path) -> Iterator[int | None]:
         yield None if taken else descriptor
     finally:
         os.close(descriptor)
-
-
-def _on_one_gpu(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment that allows one GPU; several would make the trainers share a model out.
-
-    An empty list of GPUs allows none, and stays.
-    """
-    allowed = environment.get("CUDA_VISIBLE_DEVICES", "0")
-    return {**environment, "CUDA_VISIBLE_DEVICES": allowed.partition(",")[0]}
 
 
 def _values(event: Mapping[str, Any]) -> dict[str, float]:

@@ -27,6 +27,7 @@ from storage.queue import RetryLater, Worker, end, progressed
 from storage.runs import RUN, SERVING_QUEUE, TRAINING_QUEUE, RunId, Runs, StoredRun
 from training import reports
 from training.canary import CanaryWatch
+from training.device import device_of
 from training.errors import DiskFull, TrainingError, of_system
 from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, FAILURE, GATE, RESULT
 from training.plan import FILE as PLAN
@@ -211,7 +212,10 @@ class TrainingWorker:
         Raises:
             Exception: what `planned` raises.
         """
-        planning = asyncio.create_task(planned(run, pool=self.pool, settings=self.settings))
+        device = device_of(self.environment)
+        planning = asyncio.create_task(
+            planned(run, pool=self.pool, settings=self.settings, device=device)
+        )
         try:
             while not planning.done():
                 await asyncio.wait({planning}, timeout=WATCH_INTERVAL_S)

@@ -79,12 +79,11 @@ def test_a_cpu_computes_in_float32_and_a_gpu_in_4_bits(name: str) -> None:
         assert stage.learning_rate <= 2e-4
 
 
-@pytest.mark.skipif(
-    Path("/proc/driver/nvidia/version").exists(), reason="this machine has NVIDIA's driver"
-)
-def test_a_machine_without_nvidias_driver_computes_on_its_cpu() -> None:
-    assert recipe_of({}, default="sft") == named("sft", "cpu")
-    assert recipe_of({"recipe": {"kind": "sft"}}, default="dpo") == named("sft", "cpu")
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_run_gets_the_defaults_of_its_device(device: Device) -> None:
+    assert recipe_of({}, default="sft", device=device) == named("sft", device)
+    asked = {"recipe": {"kind": "sft"}}
+    assert recipe_of(asked, default="dpo", device=device) == named("sft", device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
