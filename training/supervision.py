@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -39,6 +40,7 @@ DEVICE_TAKEN_S: Final = 2.0
 """After which a run looks again whether the device is free."""
 WAITING: Final = "waiting for the device"
 """The stage of a run that finds it taken."""
+_OWN_KB: Final = re.compile(r"^Rss(?:Anon|Shmem):\s*(\d+) kB$", re.MULTILINE)
 TOO_MUCH_MEMORY: Final = (
     "Lower per_device_train_batch_size or max_length, set load_in_8bit or load_in_4bit, or raise "
     "training.memory_mb."
@@ -210,7 +212,7 @@ class Supervisor:
     def _check_limits(self, process: asyncio.subprocess.Process, deadline_s: float) -> None:
         """End a process that takes more than its share, or does not hear that it is to end.
 
-        The process limits its own allocations; what it maps otherwise is seen here.
+        The process limits its own allocations; memory that it shares is seen here only.
         """
         now_s, limits = monotonic(), self._limits
         unheard = self._cancelled_at_s is not None and now_s > self._cancelled_at_s + CANCEL_S
@@ -255,9 +257,13 @@ def _values(event: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _resident_mb(pid: int) -> float:
-    """Resident memory of a process that may be gone."""
+    """Memory that a process, which may be gone, holds for itself.
+
+    Pages of files that it maps, such as a model's weights, are not counted: the kernel takes them
+    back where somebody else needs room.
+    """
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
         return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return sum(int(kb) for kb in _OWN_KB.findall(status)) / 1024

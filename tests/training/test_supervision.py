@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from mmap import PROT_READ, mmap
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from training.supervision import (
     WAITING,
     WATCH_INTERVAL_S,
     Supervisor,
+    _resident_mb,
 )
 
 TIMEOUT_S = 60.0
@@ -154,6 +156,19 @@ async def test_a_run_uses_one_gpu(
         ending.cancel()
         await asyncio.gather(ending, return_exceptions=True)
     assert f"CUDA_VISIBLE_DEVICES={used}".encode() in variables
+
+
+def test_pages_of_a_mapped_file_are_not_a_runs_memory(tmp_path: Path) -> None:
+    size = 64 * 2**20
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(size))
+    before = _resident_mb(os.getpid())
+    with file.open("rb") as opened, mmap(opened.fileno(), 0, prot=PROT_READ) as mapped:
+        assert sum(mapped[:: 2**12]) == 0  # every page was read
+        assert _resident_mb(os.getpid()) - before < 32
+    held = b"x" * size
+    assert _resident_mb(os.getpid()) - before > 32
+    del held
 
 
 async def test_a_device_serves_one_run(pool: Pool, supervises: Supervises, folder: Path) -> None:
