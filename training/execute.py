@@ -140,6 +140,7 @@ def _judged(
         judge_api_key=judge_api_key,
         events=events,
         live=live.directory,
+        judge_at=live.judge,
         reward_model_proves=_may_prove(results),
     )
 

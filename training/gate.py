@@ -19,7 +19,6 @@ from pydantic import SecretStr
 from engine.manifest import Manifest
 from engine.upstream import Upstream
 from training.decision import Decision, Evidence, Observed, Outcome, Thresholds, decide
-from training.errors import TrainingError
 from training.evaluation import Prompt, Reply, ask, likelihoods, served, size_bytes
 from training.execute_files import GATE
 from training.gate_prompts import GatePrompts, as_text, gate_prompts, identifiers, question_of
@@ -93,6 +92,7 @@ def judge(
     judge_api_key: SecretStr | None,
     events: Events,
     live: Path | None = None,
+    judge_at: str | None = None,
 ) -> GateReport:
     """Measure and decide; what was decided before a kill, against the same model, is read again.
 
@@ -102,8 +102,9 @@ def judge(
             named.
         reward_model_proves: whether it may prove a gain: it knows held-out preferences beyond
             doubt, and no stage was trained to please it. Else it only counts against the candidate.
-        judge_api_key: of the plan's judge; never written down.
+        judge_api_key: of the judge; never written down.
         live: model directory to compare with; None = the plan's.
+        judge_at: the judge's `<url>#<model>`; None = no judge.
 
     Raises:
         EngineError: a model directory is damaged.
@@ -124,6 +125,7 @@ def judge(
         theirs,
         reward_model=reward_model,
         reward_model_proves=reward_model_proves,
+        judge_at=judge_at,
         judge_api_key=judge_api_key,
     )
     larger = size_bytes(folder / "model") / size_bytes(live)
@@ -226,16 +228,17 @@ def win_rate_of(
     *,
     reward_model: Path | None,
     reward_model_proves: bool,
+    judge_at: str | None,
     judge_api_key: SecretStr | None,
 ) -> Liked:
-    """Ask the judge that the plan names, or else the run's reward model.
+    """Ask the judge that is named, or else the run's reward model.
 
     A reward model never stands in for a judge that is away.
     """
     if not prompts.held_out:
         return Liked()
-    if plan.judge_url is not None:
-        judged = asyncio.run(_judged(plan, judge_api_key, prompts.held_out, candidate, live))
+    if judge_at is not None:
+        judged = asyncio.run(_judged(judge_at, judge_api_key, prompts.held_out, candidate, live))
         if judged.failure is not None:
             return Liked(failure=judged.failure)
         return _liked(judged.scores, prompts.held_out, candidate, live, proves=True)
@@ -291,20 +294,13 @@ def _liked(
 
 
 async def _judged(
-    plan: Plan,
+    judge_at: str,
     api_key: SecretStr | None,
     held_out: Sequence[Prompt],
     candidate: Answers,
     live: Answers,
 ) -> Judged:
-    if plan.judge_url is None or plan.judge_model is None:
-        raise TrainingError("A judge needs training.judge_url and training.judge_model.")
-    backend = Upstream(
-        name="judge",
-        address=f"{plan.judge_url}#{plan.judge_model}",
-        api_key=api_key,
-        timeout_s=JUDGE_DEADLINE_S,
-    )
+    backend = Upstream(name="judge", address=judge_at, api_key=api_key, timeout_s=JUDGE_DEADLINE_S)
     pairs = [
         Pair(prompt=as_text(each), candidate=candidate.text(each), live=live.text(each))
         for each in held_out

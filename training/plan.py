@@ -2,7 +2,8 @@
 
 `plan.json` lies in the run's folder before its process starts and never changes, so that a killed
 run goes on with the same plan, and anybody can say later what made a model. What the model is then
-compared with may change while it is trained: that is `live.json`.
+compared with, and by whom, may change while it is trained, and when the gate is asked again: that
+is `live.json`.
 """
 
 import os
@@ -52,17 +53,19 @@ class _InFolder(BaseModel):
 
 
 class Live(_InFolder):
-    """The model that answers now, with which the gate compares.
+    """The model that answers now, with which the gate compares, and who judges both.
 
     Attributes:
         name: by which the engine knows it.
         directory: its model directory; None = it answers from another server.
+        judge: an OpenAI-compatible judge, as `<url>#<model>`; None = no judge.
     """
 
     in_file = "live.json"
 
     name: str
     directory: Path | None
+    judge: str | None = None
 
 
 class Plan(_InFolder):
@@ -85,7 +88,6 @@ class Plan(_InFolder):
         labels: pieces of feedback that it learns from, see `training.labels`.
         min_labels: labels below which the gate lets nothing pass.
         memory_mb: most memory of the run's process.
-        judge_url, judge_model: an OpenAI-compatible judge for the gate; None = no judge.
     """
 
     in_file = FILE
@@ -104,8 +106,6 @@ class Plan(_InFolder):
     labels: int = 0
     min_labels: int = 30
     memory_mb: int = 8192
-    judge_url: str | None = None
-    judge_model: str | None = None
 
     @field_validator("recipe", mode="before")
     @classmethod

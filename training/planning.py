@@ -69,8 +69,6 @@ async def planned(
         labels=labels(found.rows, recipe),
         min_labels=training.min_labels,
         memory_mb=training.memory_mb,
-        judge_url=training.judge_url,
-        judge_model=training.judge_model,
     )
 
 
@@ -79,14 +77,18 @@ async def live_model(
 ) -> Live:
     """What answers a workspace at the moment: its live version, else the settings' model.
 
+    The judge is that of the settings.
+
     Raises:
         StorageUnavailable: safe to repeat.
     """
+    training = settings.training
+    judge = f"{training.judge_url}#{training.judge_model}" if training.judge_url else None
     version = (await versions.serving(workspace_id)).live
     if version is not None:
-        return Live(name=version.name, directory=Path(version.directory))
+        return Live(name=version.name, directory=Path(version.directory), judge=judge)
     name = settings.engine.live
-    return Live(name=name, directory=settings.directory_of(name))
+    return Live(name=name, directory=settings.directory_of(name), judge=judge)
 
 
 async def _snapshot(run: StoredRun, pool: Pool) -> Snapshot:

@@ -234,8 +234,9 @@ class TrainingWorker:
     ) -> bool:
         """Take a folder's process to its end, and let the gate compare with what is live by then.
 
-        Another version may be promoted while this one is trained. Everything but the gate is kept,
-        so that running the process again is hardly more than judging again.
+        Another version may be promoted while this one is trained, and the settings may name another
+        judge when the gate is asked again. Everything but the gate is kept, so that running the
+        process again is hardly more than judging again.
 
         Args:
             read_from: as for `Supervisor`, which also says what is raised.
@@ -355,10 +356,7 @@ class TrainingWorker:
         Raises:
             TrainingError: the run's folder is gone, or the version answers somebody meanwhile.
         """
-        training = self.settings.training
-        # What kept the gate from a decision may be the judge, who is another one by now.
-        judge = {"judge_url": training.judge_url, "judge_model": training.judge_model}
-        Plan.read(folder).model_copy(update=judge).write(folder)
+        Plan.read(folder)  # a folder that is gone is refused before anything is written to it
         (folder / GATE).unlink(missing_ok=True)
         told = folder / EVENTS
         read_from = told.stat().st_size if told.exists() else 0

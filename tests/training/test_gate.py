@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from engine.convert import convert
 from engine.generator import Draw, Generator
 from tests.engine import tiny_models
-from tests.fakes.scripted_model import NAME, ScriptedModel
+from tests.fakes.scripted_model import ScriptedModel
 from tests.training.conftest import MODEL
 from tests.training.snapshots import RIGHT, TRAINED, prompt, sft_row, write_rows, write_snapshot
 from tests.training.test_gate_scores import saying
@@ -95,6 +95,7 @@ def judged(
     reward_model: Path | None = None,
     judge_api_key: str | None = None,
     live: Path | None = None,
+    judge_at: str | None = None,
     **changes: Any,
 ) -> gate.GateReport:
     plan = Plan.read(folder).model_copy(update={"min_labels": 20, **changes})
@@ -106,6 +107,7 @@ def judged(
         judge_api_key=SecretStr(judge_api_key) if judge_api_key else None,
         events=Events(file=folder / "events.jsonl"),
         live=live,
+        judge_at=judge_at,
     )
 
 
@@ -201,7 +203,7 @@ def judge_who_says(
     model.script, model.failing = script, failing
     try:
         asyncio.run_coroutine_threadsafe(model.__aenter__(), loop).result(10)
-        yield model.source.removeprefix("openai:").partition("#")[0]
+        yield model.source.removeprefix("openai:")
         asyncio.run_coroutine_threadsafe(model.__aexit__(None, None, None), loop).result(10)
     finally:
         loop.call_soon_threadsafe(loop.stop)
@@ -217,7 +219,7 @@ def prefers_right(first: str, second: str) -> str:
 def test_a_judge_that_is_away_decides_nothing_until_it_is_back(run: Path, failing: int) -> None:
     nowhere = run / "no reward model is asked instead"
     with judge_who_says(prefers_right, failing=failing) as url:
-        report = judged(run, judge_url=url, judge_model=NAME, reward_model=nowhere)
+        report = judged(run, judge_at=url, reward_model=nowhere)
     assert report.outcome == "no decision"
     assert "does not answer" in report.reasons[0]
     assert report.evidence["win_rate"] is None
@@ -231,7 +233,7 @@ def test_the_judges_key_is_written_nowhere(
     key = "sk-of-the-judge"
     caplog.set_level("DEBUG")
     with judge_who_says(prefers_right, failing=failing) as url:
-        report = judged(run, judge_url=url, judge_model=NAME, judge_api_key=key)
+        report = judged(run, judge_at=url, judge_api_key=key)
     assert report.outcome == ("candidate" if failing is None else "no decision")
     files = [file for file in run.rglob("*") if file.is_file()]
     assert GATE in {file.name for file in files}
@@ -241,18 +243,22 @@ def test_the_judges_key_is_written_nowhere(
 
 def preferred(run: Path, *, over: str = "the grey one", **asked: Any) -> gate.Liked:
     """How often a right answer is preferred to a wrong one."""
-    url = asked.pop("url", None)
-    plan = Plan.read(run).model_copy(update={"judge_url": url, "judge_model": NAME})
+    plan = Plan.read(run)
     prompts = gate_prompts(plan.snapshot)
     right, wrong = saying(prompts, RIGHT), saying(prompts, over)
-    defaults = {"reward_model": None, "reward_model_proves": False, "judge_api_key": None}
+    defaults = {
+        "reward_model": None,
+        "reward_model_proves": False,
+        "judge_at": None,
+        "judge_api_key": None,
+    }
     return gate.win_rate_of(plan, prompts, right, wrong, **{**defaults, **asked})
 
 
 @pytest.mark.parametrize("liked", [True, False])
 def test_a_judges_verdicts_are_the_win_rate(made: Path, liked: bool) -> None:
     with judge_who_says(lambda a, b: "A" if (RIGHT in a) is liked else "B") as url:
-        found = preferred(made, url=url)
+        found = preferred(made, judge_at=url)
     assert found.rate is not None and found.failure is None
     assert found.proves
     assert found.rate.questions == 24
@@ -261,7 +267,7 @@ def test_a_judges_verdicts_are_the_win_rate(made: Path, liked: bool) -> None:
 
 def test_answers_that_are_always_longer_have_no_win_rate(made: Path) -> None:
     with judge_who_says(prefers_right) as url:
-        found = preferred(made, over="perhaps it is the grey one, or perhaps not", url=url)
+        found = preferred(made, over="perhaps it is the grey one, or perhaps not", judge_at=url)
     assert found.rate is None and found.failure is None
     assert "length cannot be told from quality" in found.figures["left_out"]
     assert found.figures["raw"] == 1
@@ -269,7 +275,7 @@ def test_answers_that_are_always_longer_have_no_win_rate(made: Path) -> None:
 
 def test_a_judge_who_always_says_the_first_decides_nothing(run: Path) -> None:
     with judge_who_says(lambda a, b: "A") as url:
-        report = judged(run, judge_url=url, judge_model=NAME)
+        report = judged(run, judge_at=url)
     assert report.outcome == "no decision"
     assert "agreed with itself on 0 of 24" in report.reasons[0]
 

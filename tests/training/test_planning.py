@@ -33,14 +33,17 @@ async def test_without_a_version_the_settings_model_is_live_also_where_another_i
         "trained": "ctranslate2:trained",
         "hosted": "openai:http://127.0.0.1:9/v1#hosted",
     }
-    settings = settings_of(base="trained").model_copy(
+    judge = {"judge_url": "http://127.0.0.1:9/v1", "judge_model": "strict"}
+    settings = settings_of(base="trained", **judge).model_copy(
         update={"engine": EngineSettings(models=models, live=live)}
     )
     found = await live_model(
         team.general.workspace_id, versions=ModelVersions(pool), settings=settings
     )
     directory = (home / "models" / MODEL).absolute()
-    assert found == Live(name=live, directory=directory if here else None)
+    assert found == Live(
+        name=live, directory=directory if here else None, judge="http://127.0.0.1:9/v1#strict"
+    )
     assert settings.base_directory == (home / "models" / "trained").absolute()
 
 

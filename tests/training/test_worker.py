@@ -257,8 +257,11 @@ async def test_a_version_that_could_not_be_judged_is_judged_when_somebody_asks_a
         assert "Ask again with `parley judge v1`" in (await notices(pool))[0]
 
         worker.settings = here
+        plan = worker.folder(run_id) / "plan.json"
+        planned = plan.read_bytes()
         again = await until(pool, await queued(pool, team, "judge", version="v1"), ended)
         assert (again.status, again.failure) == ("succeeded", None)
+        assert plan.read_bytes() == planned
         assert again.result["outcome"] in ("candidate", "rejected")
         assert (await notices(pool))[0].startswith(f"The gate looked at {version.name} again")
         assert await Runs(pool).metrics(again.id) == []  # nothing was trained
