@@ -202,10 +202,12 @@ def _name_base(config: Path, repository: str | None) -> None:
 
 
 def _stages(folder: Path) -> str:
-    """Each stage's own figures, as a table."""
+    """Each stage's device and own figures, as a table."""
     lines = ["| stage | figure | value |", "|---|---|---|"]
     for file in sorted((folder / "stages").glob(f"*/{RESULT}")):
-        for name, value in _json(file).get("metrics", {}).items():
+        told = _json(file)
+        lines.append(f"| {file.parent.name} | device | {told.get('device', 'unknown')} |")
+        for name, value in told.get("metrics", {}).items():
             lines.append(f"| {file.parent.name} | {name} | {value:.4g} |")
     return "\n".join(lines) + "\n"
 

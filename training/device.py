@@ -30,3 +30,12 @@ def device_of(environment: Mapping[str, str], *, driver: Path = DRIVER) -> Devic
     gpu = on_one_gpu(environment)[GPUS]
     allowed = gpu.isdecimal() or gpu.startswith(_NAMED)
     return "cuda" if allowed and driver.exists() else "cpu"
+
+
+def device_name() -> str:
+    """What this process computes on: a GPU's name, or the CPU with its number of threads."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu, {torch.get_num_threads()} threads"

@@ -218,7 +218,7 @@ def _reward(results: Mapping[str, StageResult]) -> Path | None:
 
 def _told(results: Mapping[str, StageResult]) -> dict[str, Any]:
     return {
-        kind: {"rows": result.rows, "metrics": dict(result.metrics)}
+        kind: {"rows": result.rows, "metrics": dict(result.metrics), "device": result.device}
         for kind, result in results.items()
     }
 

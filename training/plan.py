@@ -83,7 +83,7 @@ class Plan(_InFolder):
             another server.
         home: state folder, where the bases' weights are kept.
         parent: name of the version that was live then; None = the base itself.
-        versions: of the libraries and of Parley that run it.
+        versions: of Python, the libraries and Parley that run it.
         code: revision of Parley's code, see `training.provenance`.
         labels: pieces of feedback that it learns from, see `training.labels`.
         min_labels: labels below which the gate lets nothing pass.

@@ -1,8 +1,9 @@
-"""What computes a run: the code's revision and the libraries' versions, for the plan."""
+"""What computes a run: the code's revision and the versions of Python and the libraries."""
 
 import hashlib
 import importlib.metadata
 import logging
+import platform
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,10 @@ LIBRARIES: Final = (
     "bitsandbytes",
     "accelerate",
     "ctranslate2",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "numpy",
 )
 ROOMS: Final = ("engine", "feedback", "storage", "training")
 """Whose code decides which model comes out of the same ratings."""
@@ -26,8 +31,8 @@ _DESCRIBE: Final = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what a run computes with, as far as it is installed."""
-    found = {}
+    """Versions of Python and of what a run computes with, as far as it is installed."""
+    found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = importlib.metadata.version(name)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from training.base_model import Reader
+from training.device import device_name
 from training.errors import DiskFull, OutOfMemory, RunCancelled, TrainingError
 from training.plan import write_whole
 from training.recipes import Precision, StageKind, StageRecipe
@@ -72,11 +73,13 @@ class StageResult:
         adapter: PEFT directory of the policy, or of the reward model.
         rows: that it learnt from.
         metrics: its own held-out measure and what else is worth telling, by name.
+        device: that computed it, or the last one where it went on elsewhere.
     """
 
     adapter: Path
     rows: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    device: str = "unknown"
 
 
 @dataclass(kw_only=True)
@@ -132,7 +135,9 @@ class Stage:
         partial.rename(adapter)
         # What the mark below vouches for must outlive a power cut, too.
         os.sync()
-        result = StageResult(adapter=adapter, rows=rows, metrics=_finite(metrics))
+        result = StageResult(
+            adapter=adapter, rows=rows, metrics=_finite(metrics), device=device_name()
+        )
         write_whole(self.folder / RESULT, json.dumps(asdict(result), default=str, indent=2))
         shutil.rmtree(self.checkpoints, ignore_errors=True)
         return result

@@ -47,7 +47,9 @@ def run(home: Path, tmp_path: Path) -> Path:
     plan.write(folder)
     stage = folder / "stages" / "1-sft"
     stage.mkdir(parents=True)
-    (stage / "result.json").write_text(json.dumps({"metrics": {"held_out_loss": 1.5}}))
+    (stage / "result.json").write_text(
+        json.dumps({"metrics": {"held_out_loss": 1.5}, "device": "cpu, 2 threads"})
+    )
     tiny_models.write_adapter(stage / "adapter", home / "bases" / MODEL)
     artifact.make(plan, folder, weights=home / "bases" / MODEL, adapter=stage / "adapter")
     return folder
@@ -119,7 +121,8 @@ def test_what_is_taken_away_has_its_card_and_replaces_nothing(
     out = artifact.take_away(run, tmp_path / "out", form)
     card = (out / "README.md").read_text()
     assert about(card)["license"]
-    for told in ("v1-tiny", "| sft.train | 30 |", "| 1-sft | held_out_loss | "):
+    rows = ("| 1-sft | device | cpu, 2 threads |", "| 1-sft | held_out_loss | ")
+    for told in ("v1-tiny", "| sft.train | 30 |", *rows):
         assert told in card
     assert RIGHT not in card
     if form == "ctranslate2":

@@ -14,6 +14,7 @@ import pytest
 from tests.training.conftest import MODEL
 from tests.training.test_preferences import FIELDS, snapshot
 from training import execute, reports
+from training.device import device_name
 from training.plan import Live, Plan
 from training.recipes import StageKind, StageRecipe, parse
 from training.stage import Events, Stage, StageResult
@@ -199,6 +200,7 @@ def test_where_the_live_model_is_on_another_server_nothing_is_decided_and_the_re
     assert "`parley promote v7`" in reason
     assert Path(result["model"]).is_dir()
     assert result["stages"]["sft"]["rows"] > 0
+    assert result["stages"]["sft"]["device"] == device_name()
     left_out = result["stages"]["dpo"]["left_out"]
     told = reports.made({**result, "version": run.plan.name}, learnt=9, tried=0.2)
     assert "no decision" in told

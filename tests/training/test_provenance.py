@@ -1,9 +1,20 @@
-"""Which code made a model."""
+"""Which code and libraries made a model."""
 
+import platform
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
-from training.provenance import code_revision
+from training.provenance import code_revision, library_versions
+
+
+def test_every_library_that_training_computes_with_is_told_with_its_version() -> None:
+    libraries = "torch transformers trl peft accelerate datasets tokenizers safetensors numpy"
+    told = library_versions()
+    assert {name: told[name] for name in libraries.split()} == {
+        name: version(name) for name in libraries.split()
+    }
+    assert told["python"] == platform.python_version()
 
 
 def test_code_is_named_by_its_commit_and_without_a_checkout_by_its_source(tmp_path: Path) -> None:
