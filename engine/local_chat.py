@@ -9,7 +9,7 @@ from engine.chat import ChatDelta, FinishReason, Sampling
 from engine.errors import PromptTooLong
 from engine.generator import Draw, Generator
 from engine.metrics import Metrics
-from engine.prompt import ChatMessage, render_chat
+from engine.prompt import ChatMessage, prompt_tokens
 from engine.scheduler import Job, Scheduler
 from engine.stop_strings import StopStrings
 
@@ -141,17 +141,9 @@ class LocalChat:
         return self._prompt(messages)
 
     def _prompt(self, messages: Sequence[ChatMessage]) -> list[str]:
-        manifest = self._generator.manifest
-        tokenizer = self._generator.tokenizer
-        assert manifest.chat_template is not None  # noqa: S101 - the manifest guarantees it
-        text = render_chat(
-            manifest.chat_template,
-            messages,
-            bos_token=manifest.bos_token,
-            eos_token=manifest.eos_token,
-            as_data=tokenizer.as_data,
+        return prompt_tokens(
+            messages, manifest=self._generator.manifest, tokenizer=self._generator.tokenizer
         )
-        return tokenizer.encode(text)
 
     async def close(self) -> None:
         """Free the weights."""

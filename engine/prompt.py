@@ -1,8 +1,9 @@
 """Prompts: chat templates and the retrieval prompt, the same bytes in serving and in training.
 
 `render_chat` renders a model's own Jinja template exactly as `transformers` does, in the same
-sandbox: a template comes with a model and is untrusted code. `rag_messages` lays out question,
-history and numbered sources. Both are pure: equal arguments give equal text.
+sandbox: a template comes with a model and is untrusted code. `prompt_tokens` is what a model reads
+of a chat, answering or learning. `rag_messages` lays out question, history and numbered sources.
+All are pure: equal arguments give equal text.
 """
 
 import json
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jinja2
 import jinja2.exceptions
@@ -22,6 +23,10 @@ import jinja2.sandbox
 import jinja2.utils
 
 from engine.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from engine.manifest import Manifest
+    from engine.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant"]
 
@@ -103,6 +108,25 @@ def render_chat(
         raise InvalidRequest(
             f"The model's chat template refuses these messages: {error}", param="messages"
         ) from error
+
+
+def prompt_tokens(
+    messages: Sequence[ChatMessage], *, manifest: "Manifest", tokenizer: "Tokenizer"
+) -> list[str]:
+    """Return the tokens of a chat, up to where a generator's answer begins.
+
+    Raises:
+        InvalidRequest: as `render_chat`.
+    """
+    assert manifest.chat_template is not None  # noqa: S101 - every generator's manifest has one
+    text = render_chat(
+        manifest.chat_template,
+        messages,
+        bos_token=manifest.bos_token,
+        eos_token=manifest.eos_token,
+        as_data=tokenizer.as_data,
+    )
+    return tokenizer.encode(text)
 
 
 @lru_cache(maxsize=32)

@@ -71,7 +71,8 @@ def take_away(folder: Path, out: Path, form: Form) -> Path:
         InputUnusable: the run made no model, or `out` exists.
         TrainingError: the folder's plan cannot be read.
         OSError: the disk refuses.
-        BaseUnusable, ModelUnsupported, ConversionFailed: the weights cannot be merged.
+        BaseUnusable: the base's tokenizer and weights cannot be had.
+        ModelUnsupported, ConversionFailed: the weights cannot be merged.
     """
     plan = Plan.read(folder)
     if out.exists():
@@ -80,11 +81,14 @@ def take_away(folder: Path, out: Path, form: Form) -> Path:
         raise InputUnusable(f"The run {plan.run_id} made no model.")
     if form == "ctranslate2":
         shutil.copytree(folder / MODEL, out)
-    elif form == "adapter":
-        shutil.copytree(_adapter(folder), out)
-        _name_base(out / "adapter_config.json", _base_repository(plan))
     else:
-        export(base_weights(plan.base, home=plan.home), out=out, adapter=_adapter(folder))
+        weights = base_weights(plan.base, home=plan.home)
+        if form == "adapter":
+            shutil.copytree(_adapter(folder), out)
+            _name_base(out / "adapter_config.json", _base_repository(plan))
+        else:
+            export(weights, out=out, adapter=_adapter(folder))
+        _write_tokenizer(out, weights, served=folder / MODEL)
     (out / CARD).write_text(card(folder, form), "utf-8")
     return out
 
@@ -199,6 +203,15 @@ def _name_base(config: Path, repository: str | None) -> None:
     """Name the base in an adapter's configuration as others know it, not by this machine's path."""
     fields = json.loads(config.read_bytes()) | {"base_model_name_or_path": repository}
     config.write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
+
+
+def _write_tokenizer(out: Path, weights: Path, *, served: Path) -> None:
+    """Let who uses an export ask the model as it learnt to be asked: by the served template."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(weights)
+    tokenizer.chat_template = Manifest.read(served, verify=False).chat_template
+    tokenizer.save_pretrained(out)
 
 
 def _stages(folder: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import EngineError
 from engine.manifest import Manifest
-from engine.prompt import ChatMessage, render_chat
+from engine.prompt import ChatMessage, prompt_tokens
 from engine.pull import fetch_original
 from engine.tokenizer import Tokenizer
 from training.errors import BaseUnusable
@@ -49,15 +49,7 @@ class Reader:
         Raises:
             InvalidRequest: the model's template refuses the messages.
         """
-        assert self.manifest.chat_template is not None  # noqa: S101 - every generator has one
-        text = render_chat(
-            self.manifest.chat_template,
-            messages,
-            bos_token=self.manifest.bos_token,
-            eos_token=self.manifest.eos_token,
-            as_data=self.tokenizer.as_data,
-        )
-        return self.tokenizer.encode(text)
+        return prompt_tokens(messages, manifest=self.manifest, tokenizer=self.tokenizer)
 
     def answer_tokens(self, text: str) -> list[str]:
         """The tokens of an answer, its end included: a model that never learns it has no end."""

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from engine.client import ChatMessage, EngineClient, Sampling
 from engine.manifest import Manifest
-from engine.prompt import render_chat
+from engine.prompt import prompt_tokens
 from engine.tokenizer import Tokenizer
 from tests.benchmarks import Row
 from tests.engine.serving import EngineProcess
@@ -80,15 +80,8 @@ class Bare:
         return Ask(content=" ".join(words[:used]), prompt=prompt, sampling=sampling)
 
     def _prompt(self, content: str) -> list[str]:
-        assert self.manifest.chat_template is not None
-        return self.tokenizer.encode(
-            render_chat(
-                self.manifest.chat_template,
-                [ChatMessage(role="user", content=content)],
-                bos_token=self.manifest.bos_token,
-                eos_token=self.manifest.eos_token,
-            )
-        )
+        asked = [ChatMessage(role="user", content=content)]
+        return prompt_tokens(asked, manifest=self.manifest, tokenizer=self.tokenizer)
 
     def generate(
         self, asks: Sequence[Ask], *, max_batch_size: int = 0, tokens: int | None = None

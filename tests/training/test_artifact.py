@@ -14,15 +14,17 @@ import torch
 import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from engine.manifest import Manifest
+from engine.prompt import ChatMessage
 from engine.pull import repository_of
 from tests.engine import tiny_models
 from tests.training.conftest import MODEL
 from tests.training.snapshots import RIGHT, write_snapshot
 from training import artifact
 from training.artifact import Form
-from training.base_model import load_base
+from training.base_model import Reader, load_base
 from training.errors import TrainingError
 from training.plan import Plan
 from training.recipes import named
@@ -55,12 +57,17 @@ def run(home: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def tell(directory: Path, **fields: str) -> None:
+    """Let a model directory's manifest say something else."""
+    manifest = directory / "manifest.json"
+    told = json.loads(manifest.read_text()) | fields
+    manifest.unlink()  # other tests read the same file under another name
+    manifest.write_text(json.dumps(told))
+
+
 def comes_from(run: Path, source: str) -> None:
     """Let the manifest of the run's base say where it was fetched."""
-    manifest = Plan.read(run).base / "manifest.json"
-    fields = json.loads(manifest.read_text()) | {"source": source}
-    manifest.unlink()  # other tests read the same file under another name
-    manifest.write_text(json.dumps(fields))
+    tell(Plan.read(run).base, source=source)
 
 
 def about(card: str) -> dict[str, Any]:
@@ -133,6 +140,20 @@ def test_what_is_taken_away_has_its_card_and_replaces_nothing(
         assert {name for name in base if not base[name].equal(merged[name])}
     with pytest.raises(TrainingError, match="exists already"):
         artifact.take_away(run, out, form)
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_what_is_taken_away_is_asked_as_it_was_served(
+    run: Path, tmp_path: Path, form: Form
+) -> None:
+    template = "{{ bos_token }}{{ messages[-1]['content'] }}{{ eos_token }}assistant: "
+    tell(run / "model", chat_template=template)
+    out = artifact.take_away(run, tmp_path / "out", form)
+    tokenizer: Any = AutoTokenizer.from_pretrained(out)
+    question = [{"role": "user", "content": "Where is room 4?"}]
+    asked = tokenizer.apply_chat_template(question, add_generation_prompt=True)["input_ids"]
+    message = ChatMessage(role="user", content=question[0]["content"])
+    assert asked == Reader.of(run / "model").prompt([message])
 
 
 class Hub(BaseHTTPRequestHandler):
