@@ -29,9 +29,14 @@ def labels(rows: Iterable[Row], recipe: Recipe) -> int:
 
     A choice between two answers is one, a vote on or a correction of each answer is one.
     """
-    kinds = frozenset[Kind]().union(*(_LEARNS_FROM[each.kind] for each in stages_of(recipe)))
-    learnt = [row for row in rows if row.split == "train" and row.kind in kinds]
+    learnt = [row for row in met(rows, recipe) if row.split == "train"]
     return len({piece for row in learnt for piece in _pieces(row)})
+
+
+def met(rows: Iterable[Row], recipe: Recipe) -> list[Row]:
+    """The rows that a recipe's stages learn from, and all that are held out."""
+    kinds = frozenset[Kind]().union(*(_LEARNS_FROM[each.kind] for each in stages_of(recipe)))
+    return [row for row in rows if row.split == "held_out" or row.kind in kinds]
 
 
 def _pieces(row: Row) -> list[tuple[str, tuple[AnswerId, ...]]]:

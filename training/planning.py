@@ -16,7 +16,7 @@ from storage.pool import Pool
 from storage.runs import RunRow, Runs, StoredRun
 from training.decision import Thresholds
 from training.errors import TrainingError
-from training.labels import labels, require_enough
+from training.labels import labels, met, require_enough
 from training.plan import Live, Plan
 from training.provenance import code_revision, library_versions
 from training.recipes import Device, Recipe, named, parse
@@ -48,9 +48,8 @@ async def planned(
     require_enough(found, recipe, Thresholds(min_labels=training.min_labels))
     home = settings.home.absolute()
     snapshot = await asyncio.to_thread(datasets.write, found, home / "snapshots")
-    await runs.learn_from(
-        run.id, snapshot_sha256=found.sha256, rows=[_run_row(row) for row in found.rows]
-    )
+    rows = [_run_row(row) for row in met(found.rows, recipe)]
+    await runs.learn_from(run.id, snapshot_sha256=found.sha256, rows=rows)
     parent = (await versions.serving(run.workspace_id)).live
     live = await live_model(run.workspace_id, versions=versions, settings=settings)
     number = await versions.next_number(run.workspace_id)

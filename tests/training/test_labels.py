@@ -12,7 +12,7 @@ from feedback.rules import Rules
 from storage.identity import AnswerId, WorkspaceId
 from training.decision import Thresholds
 from training.errors import NotEnoughFeedback
-from training.labels import labels, require_enough
+from training.labels import labels, met, require_enough
 from training.recipes import Recipe, parse
 
 _numbers = count()
@@ -78,6 +78,15 @@ def test_a_label_is_one_piece_of_feedback_that_a_stage_learns_from(kind: str, co
     rows.append(row("preference", one, liked, basis="comparison"))
     rows.append(row("preference", one, other, basis="comparison", split="held_out"))
     assert labels(rows, recipe(kind)) == counted
+
+
+def test_a_run_meets_the_rows_that_it_learns_from_and_all_that_are_held_out() -> None:
+    corrected, held_out = answers(2)
+    learnt = [row(kind, corrected) for kind in CORRECTED]
+    asked = [row(kind, held_out, split="held_out") for kind in CORRECTED]
+    assert met(learnt + asked, recipe("sft")) == learnt[:1] + asked
+    assert met(learnt + asked, recipe("kto")) == learnt[1:2] + asked
+    assert met(learnt + asked, recipe("pipeline")) == learnt + asked
 
 
 def test_ten_corrections_are_not_thirty_labels() -> None:

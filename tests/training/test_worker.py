@@ -155,7 +155,13 @@ async def test_corrections_become_a_version_although_its_process_is_killed(
     assert 50 <= plan.labels < ENOUGH  # a correction is one, whatever it makes
     assert {"torch", "trl", "peft", "transformers"} <= set(plan.versions)
     assert run.result["code"] == plan.code != "unknown"
-    assert len(await runs.rows_of_run(run_id)) >= 40
+    rows = [row for _, row in await runs.rows_of_run(run_id)]
+    assert {row.kind for row in rows if row.split == "train"} == {"sft"}
+    assert {row.kind for row in rows if row.split == "held_out"} == {
+        "sft",
+        "preference",
+        "unpaired",
+    }
 
 
 @pytest.mark.parametrize(
