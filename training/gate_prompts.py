@@ -269,5 +269,7 @@ _INJECTED: Final = tuple(
 
 
 def as_text(prompt: Sequence[ChatMessage]) -> str:
-    """What a model reads, for whoever compares answers."""
-    return prompt[-1].content
+    """The conversation with its sources, for whoever compares answers; without what rules all."""
+    return "\n\n".join(
+        f"{each.role.capitalize()}: {each.content}" for each in prompt if each.role != "system"
+    )

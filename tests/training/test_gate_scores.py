@@ -17,8 +17,8 @@ from tests.training.snapshots import (
 )
 from training.errors import TrainingError
 from training.evaluation import Reply
-from training.gate_prompts import GatePrompts, gate_prompts, identifiers, sources_of
-from training.gate_scores import Answers, differences, silenced
+from training.gate_prompts import GatePrompts, as_text, gate_prompts, identifiers, sources_of
+from training.gate_scores import Answers, differences, memorised, silenced
 
 
 @pytest.fixture
@@ -143,3 +143,31 @@ def test_rare_strings_of_training_rows_are_asked_for_without_their_source(snapsh
     traps = gate_prompts(snapshot).memorised
     assert [trap.secret for trap in traps] == ["KX48213QT", "desk@team.example"]
     assert all(trap.secret not in trap.prompt[-1].content for trap in traps)
+
+
+FOLLOW_UP = rag_messages(
+    question="Who closed it?",
+    history=[
+        ChatMessage(role="user", content="Which ticket was the outage?"),
+        ChatMessage(role="assistant", content="INC20481932 [1]."),
+    ],
+    sources=[PromptSource(number=1, title="Tickets", text="Mara closed it.")],
+)
+
+
+def test_what_was_said_before_a_question_is_not_known_by_heart(snapshot: Path) -> None:
+    write_rows(snapshot, "sft", "held_out", [sft_row(FOLLOW_UP, "Mara.")])
+    write_rows(snapshot, "preference", "held_out", [])
+    prompts = gate_prompts(snapshot)
+    whole, short = saying(prompts, "Mara closed INC20481932."), saying(prompts, "Mara.")
+    assert memorised(["INC20481932"], prompts, whole, short) == ()
+    assert memorised(["INC77777777"], prompts, saying(prompts, "INC77777777"), short) == (
+        "INC77777777",
+    )
+
+
+def test_whoever_compares_answers_reads_the_conversation_before_a_question() -> None:
+    assert as_text(FOLLOW_UP) == (
+        "User: Which ticket was the outage?\n\nAssistant: INC20481932 [1].\n\n"
+        "User: Sources:\n[1] Tickets\n  Mara closed it.\n\nQuestion: Who closed it?\nAnswer:"
+    )
