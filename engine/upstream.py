@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -40,7 +39,7 @@ class Upstream:
             ModelUnsupported: the address is not of that form.
         """
         url, _, model = address.partition("#")
-        if urlsplit(url).scheme not in ("http", "https") or not model:
+        if not _is_http(url) or not model:
             raise ModelUnsupported(f"Model {name!r}: write openai:<http(s) url>#<model name>.")
         self._name = name
         self._model = model
@@ -151,3 +150,11 @@ def _seconds(header: str | None) -> float:
         return max(1.0, float(header or 1))
     except ValueError:  # an HTTP date
         return 10.0
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)

@@ -1,8 +1,9 @@
 """The sections of storage: `[database]`, `[documents]`, `[search]` and `[training]`."""
 
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from storage import chunking
 from storage.parsing.blocks import ParseLimits
@@ -209,6 +210,16 @@ class TrainingSettings(Section):
     every_hours: float | None = Field(
         None, gt=0, description="Hours after the last run when the next is queued; unset = never."
     )
+
+    @field_validator("judge_url")
+    @classmethod
+    def _judge_has_an_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = urlsplit(url)
+            # Reading the port refuses one that is no number.
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+                raise ValueError("write an address such as http://judge:8000/v1")
+        return url
 
     @model_validator(mode="after")
     def _judge_is_whole(self) -> Self:

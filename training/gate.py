@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
+from engine.errors import ModelUnsupported
 from engine.manifest import Manifest
 from engine.upstream import Upstream
 from training.decision import Decision, Evidence, Observed, Outcome, Thresholds, decide
@@ -300,7 +301,13 @@ async def _judged(
     candidate: Answers,
     live: Answers,
 ) -> Judged:
-    backend = Upstream(name="judge", address=judge_at, api_key=api_key, timeout_s=JUDGE_DEADLINE_S)
+    try:
+        backend = Upstream(
+            name="judge", address=judge_at, api_key=api_key, timeout_s=JUDGE_DEADLINE_S
+        )
+    except ModelUnsupported:
+        why = f"training.judge_url is no address: {judge_at.partition('#')[0]}"
+        return Judged(scores=(None,) * len(held_out), failure=why)
     pairs = [
         Pair(prompt=as_text(each), candidate=candidate.text(each), live=live.text(each))
         for each in held_out

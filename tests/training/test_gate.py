@@ -226,6 +226,12 @@ def test_a_judge_that_is_away_decides_nothing_until_it_is_back(run: Path, failin
     assert judged(run).outcome == "candidate"
 
 
+@pytest.mark.parametrize("url", ["judge:8000/v1", "http://judge:port/v1"])
+def test_a_judge_without_an_address_decides_nothing(made: Path, url: str) -> None:
+    found = preferred(made, url=url)
+    assert found.failure == f"training.judge_url is no address: {url}"
+
+
 @pytest.mark.parametrize("failing", [None, 401])
 def test_the_judges_key_is_written_nowhere(
     run: Path, caplog: pytest.LogCaptureFixture, failing: int | None

@@ -47,6 +47,17 @@ async def test_without_a_version_the_settings_model_is_live_also_where_another_i
     assert settings.base_directory == (home / "models" / "trained").absolute()
 
 
+@pytest.mark.parametrize("url", ["judge:8000/v1", "http:///v1", "http://judge:port/v1"])
+def test_a_judge_without_an_address_is_refused_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PARLEY_TRAINING__JUDGE_URL", url)
+    monkeypatch.setenv("PARLEY_TRAINING__JUDGE_MODEL", "any")
+    with pytest.raises(SettingsInvalid, match=r"Setting training\.judge_url: "):
+        load_settings(TrainingProcessSettings)
+
+
 @pytest.mark.parametrize("name", ["JUDGE_URL", "JUDGE_MODEL"])
 def test_half_a_judge_is_refused_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
