@@ -8,7 +8,8 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final
 
 from engine.errors import EngineError
@@ -16,7 +17,7 @@ from storage.errors import StorageUnavailable
 from storage.model_versions import ModelVersion, is_version
 from storage.notices import Notices
 from storage.pool import Pool
-from storage.runs import Runs, StoredRun
+from storage.runs import RunId, Runs, StoredRun
 from storage.settings import TrainingSettings
 from training import reports
 from training.errors import TrainingError
@@ -28,6 +29,8 @@ from training.telling import Telling
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 30.0
+DOUBT_AGAIN_S: Final = 3600.0
+"""After which a doubt is looked into again: that reads all ratings of a workspace."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,8 @@ class CanaryWatch:
     pool: Pool
     switch: ModelSwitch
     settings: TrainingSettings
+    _doubts: dict[RunId, tuple[float, str]] = field(default_factory=dict, init=False, repr=False)
+    """Since when which doubt about a run stands."""
 
     async def watch(self) -> None:
         """Look again and again until cancelled."""
@@ -63,6 +68,7 @@ class CanaryWatch:
 
         Raises:
             StorageUnavailable, EngineError: safe to repeat.
+            TrainingError: what made the version could not be looked through.
         """
         versions = self.switch.versions
         live = (await versions.serving(version.workspace_id)).live
@@ -97,7 +103,12 @@ class CanaryWatch:
         """Why a version of this run must not be promoted by itself, where it otherwise would be."""
         if run is None or self.settings.promote != "auto":
             return None
-        return await steered(self.pool, run)
+        since, doubt = self._doubts.get(run.id, (0.0, None))
+        if doubt is None or monotonic() - since >= DOUBT_AGAIN_S:
+            doubt = await steered(self.pool, run)
+            if doubt is not None:
+                self._doubts[run.id] = monotonic(), doubt
+        return doubt
 
 
 def _arm(model: str, *, tried: ModelVersion, live: ModelVersion | None) -> Arm | None:

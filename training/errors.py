@@ -1,5 +1,9 @@
 """Errors of training, sorted by who must act."""
 
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
 
 class TrainingError(Exception):
     """Anything that training reports; the text is for people.
@@ -39,6 +43,25 @@ class DiskFull(TrainingError):
 
 class RunCancelled(TrainingError):
     """Somebody asked for the end of the run."""
+
+
+@contextmanager
+def process_errors(failed: str) -> Iterator[None]:
+    """Say what failed together with its own process (`feedback.own_process`).
+
+    Args:
+        failed: the beginning of a sentence.
+
+    Raises:
+        TrainingError: the process took too long, or died.
+    """
+    try:
+        yield
+    except (TimeoutError, BrokenProcessPool) as error:
+        how = "took too long" if isinstance(error, TimeoutError) else "died"
+        raise TrainingError(
+            f"{failed}: its process {how}.", advice="Make room in memory, then run again."
+        ) from error
 
 
 def of_system(error: OSError) -> TrainingError:

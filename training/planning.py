@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ from storage.model_versions import ModelVersions, version_name
 from storage.pool import Pool
 from storage.runs import RunRow, Runs, StoredRun
 from training.decision import Thresholds
-from training.errors import TrainingError
+from training.errors import process_errors
 from training.labels import labels, met, require_enough
 from training.plan import Live, Plan
 from training.provenance import code_revision, library_versions
@@ -92,16 +91,10 @@ async def live_model(
 
 async def _snapshot(run: StoredRun, pool: Pool) -> Snapshot:
     rules = Rules(min_voters=int(run.parameters.get("min_voters", 1)))
-    try:
+    with process_errors("The feedback could not be compiled"):
         return await datasets.snapshot(
             pool, workspace_id=run.workspace_id, rules=rules, apart_s=SNAPSHOT_S
         )
-    except (TimeoutError, BrokenProcessPool) as error:
-        raise TrainingError(
-            "The feedback could not be compiled: its process "
-            + ("took too long." if isinstance(error, TimeoutError) else "died."),
-            advice="Make room in memory, then run again.",
-        ) from error
 
 
 def recipe_of(parameters: Mapping[str, Any], *, default: str, device: Device) -> Recipe:

@@ -3,15 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from feedback.own_process import in_own_process
 from feedback.poisoning import flags
 from storage.identity import AnswerId, MemberId
 from storage.pool import Pool
 from storage.rated import Rated, RatedAnswer, RatedComparison
 from storage.runs import RunRow, Runs, StoredRun
+from training.errors import process_errors
 
 MOST: Final = 0.2
 """Share of a version's rows that may rest on flagged people; with half as much noise in its ratings
 a simulated team still makes its model better (`tests.benchmarks.proof`)."""
+FLAGS_S: Final = 600.0
+"""Most time to look for flags in all ratings of a workspace."""
 Raters = Mapping[tuple[str, frozenset[AnswerId]], frozenset[MemberId]]
 """Who rated what, by what they did (`feedback.rows.Basis`)."""
 
@@ -24,9 +28,13 @@ async def steered(pool: Pool, run: StoredRun) -> str | None:
 
     Raises:
         StorageUnavailable: safe to repeat.
+        TrainingError: looking for flags took too long, or more memory than there is.
     """
     answers, comparisons = await Rated(pool).everything(run.workspace_id)
-    flagged = {member for flag in flags(answers, comparisons) for member in flag.members}
+    with process_errors("The ratings could not be looked through"):
+        # Pairs of people are many; meanwhile the worker must go on saying that it lives.
+        found = await in_own_process(FLAGS_S, flags, answers, comparisons)
+    flagged = {member for flag in found for member in flag.members}
     if not flagged:
         return None
     rows = [row for _, row in await Runs(pool).rows_of_run(run.id) if row.split == "train"]

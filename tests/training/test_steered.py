@@ -1,7 +1,10 @@
 """Versions that rest on ratings which look steered."""
 
+import os
 from collections.abc import Callable
 from uuid import uuid4
+
+import pytest
 
 from feedback import Feedback
 from feedback.poisoning import BURST_RATINGS
@@ -9,10 +12,11 @@ from storage.identity import AnswerId
 from storage.model_versions import ModelVersion, ModelVersions
 from storage.notices import Notices
 from storage.pool import Pool
-from storage.runs import Recipe, RunRow, Runs
+from storage.runs import Recipe, RunRow, Runs, StoredRun
 from tests.feedback.conftest import Answers, answered, conversations
 from tests.storage.conftest import Team, keys, team
 from tests.training.test_canary import BASE, Votes, engine, tried, vote, watch
+from training import canary
 from training.canary import CanaryWatch
 from training.steered import steered
 
@@ -73,3 +77,44 @@ async def test_a_suspicious_version_is_not_promoted_by_itself(
     (asked,) = await Notices(pool).due("slack")
     assert "An administrator may promote it now" in asked.text
     assert "not promoted by itself: 60 of the 60 rows" in asked.text
+
+
+def tell_process(*_: object) -> None:
+    raise LookupError(os.getpid())
+
+
+async def test_ratings_are_looked_through_beside_the_worker(
+    pool: Pool, tried: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tried.run_id is not None
+    run = await Runs(pool).get(tried.run_id)
+    assert run is not None
+    monkeypatch.setattr("training.steered.flags", tell_process)
+    with pytest.raises(LookupError) as told:
+        await steered(pool, run)
+    assert told.value.args[0] != os.getpid()
+
+
+async def test_a_doubt_that_stands_is_looked_into_once_an_hour(
+    watch: Callable[..., CanaryWatch],
+    tried: ModelVersion,
+    vote: Votes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for _ in range(30):
+        await vote(BASE, -1, 1)
+        await vote(tried.name, 1, 1)
+    looked = []
+
+    async def doubtful(_: Pool, run: StoredRun) -> str:
+        looked.append(run.id)
+        return "somebody steers it"
+
+    monkeypatch.setattr(canary, "steered", doubtful)
+    watching = watch(promote="auto")
+    await watching.look(tried)
+    await watching.look(tried)
+    assert looked == [tried.run_id]
+    monkeypatch.setattr(canary, "DOUBT_AGAIN_S", 0.0)
+    await watching.look(tried)
+    assert looked == [tried.run_id] * 2
