@@ -1,8 +1,8 @@
 """Processes of `training`: `python -m training worker`, and what a run and its model need.
 
 Exit codes: 0 done; 2 wrong usage, or what was named is no recipe, no run or no place for a file;
-3 the run cannot succeed; 69 the database, the engine or the hub is away or refuses; 74 the disk
-refuses; 78 a setting is wrong; 130 stopped.
+3 the run cannot succeed; 69 the database, the engine or the hub is away or refuses, or the machine
+is too small or too busy; 74 the disk refuses; 78 a setting is wrong; 130 stopped.
 """
 
 import argparse

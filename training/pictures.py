@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from feedback.own_process import in_own_process
 from storage.runs import Metric
+from training.errors import process_errors
 
 DRAW_S: Final = 60.0
+_FAILED: Final = "The picture could not be drawn"
 WIDTH_INCHES: Final = 8.0
 DPI: Final = 120
 _SHOWN: Final = ("answer F1", "contains", "preference accuracy", "citations", "refusals")
@@ -20,18 +22,20 @@ async def curves(runs: Mapping[str, Sequence[Metric]]) -> bytes:
     """A PNG of the losses and learning rates of some runs, by name, one colour each.
 
     Raises:
-        TimeoutError: it took longer than `DRAW_S`.
+        TrainingError: it took longer than `DRAW_S`, or more memory than there is.
     """
-    return await in_own_process(DRAW_S, draw_curves, dict(runs))
+    with process_errors(_FAILED):
+        return await in_own_process(DRAW_S, draw_curves, dict(runs))
 
 
 async def gate(name: str, report: Mapping[str, Any]) -> bytes:
     """A PNG of what the gate measured of a version and of the model that was live.
 
     Raises:
-        TimeoutError: it took longer than `DRAW_S`.
+        TrainingError: likewise.
     """
-    return await in_own_process(DRAW_S, draw_gate, name, dict(report))
+    with process_errors(_FAILED):
+        return await in_own_process(DRAW_S, draw_gate, name, dict(report))
 
 
 def draw_curves(runs: Mapping[str, Sequence[Metric]]) -> bytes:

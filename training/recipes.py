@@ -159,8 +159,8 @@ class RlooRecipe(_Stage):
         num_generations: answers drawn for each prompt; each one's baseline is the others' mean.
         beta: weight of the divergence from the SFT policy.
         max_completion_length: tokens of a drawn answer.
-        max_length: of prompt and drawn answer together, as the other stages' is; not one of TRL's
-            for `rloo`.
+        max_length: tokens of a prompt with its drawn answer; a longer prompt is not asked. TRL has
+            no such field here.
         length_limit: ratio of mean answer lengths, now over the SFT policy's, at which a stage
             ends: longer answers that earn ever more are a reward model being fooled.
     """

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from storage.notices import About, NewNotice
 from storage.pool import Pool
 from storage.runs import RunId, Runs, StoredRun
 from training import pictures, reports
+from training.errors import TrainingError
 from training.serving import Promotion
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,6 @@ class Telling:
         if version.gate.get("figures") and (run.place or learnt):
             try:
                 picture = await pictures.gate(f"v{version.number}", version.gate)
-            except (TimeoutError, BrokenProcessPool):
-                logger.warning("no picture was drawn", extra={"action": "picture_failed"})
+            except TrainingError as error:
+                logger.warning("no picture: %s", error, extra={"action": "picture_failed"})
         return NewNotice(run=run, text=text, about=about, picture=picture, learnt=learnt)

@@ -1,5 +1,6 @@
 """Notices of tried and promoted versions: what they say, with which picture, whom they reach."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from io import BytesIO
@@ -17,8 +18,9 @@ from storage.pool import Pool
 from storage.runs import RunRow, Runs, StoredRun
 from tests.storage.conftest import Team
 from tests.training.test_canary import BASE, Votes, engine, tried, vote, watch
-from training import reports
+from training import pictures, reports
 from training.canary import CanaryWatch
+from training.errors import TrainingError
 from training.serving import Promotion
 from training.telling import Telling
 
@@ -134,3 +136,18 @@ async def run_of(pool: Pool, version: ModelVersion) -> StoredRun:
     run = await Runs(pool).get(version.run_id)
     assert run is not None
     return run
+
+
+def die(*_: object) -> None:
+    os._exit(9)
+
+
+async def test_a_picture_that_cannot_be_drawn_is_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pictures, "draw_curves", die)
+    with pytest.raises(TrainingError, match="could not be drawn: its process died"):
+        await pictures.curves({})
+    monkeypatch.setattr(pictures, "DRAW_S", 0.0)
+    with pytest.raises(TrainingError, match="could not be drawn: its process took too long"):
+        await pictures.curves({})
