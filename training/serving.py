@@ -9,6 +9,7 @@ means the same one.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from engine.client import EngineClient
@@ -116,7 +117,7 @@ class ModelSwitch:
         Args:
             to: name of the version that shall answer in place of the live one, or of the base
                 model: `base`, or as the engine lists it. None = where a version is tried, its end,
-                else the version that was live before.
+                else the last version that was live before and whose model is still there.
 
         Raises:
             TrainingError: no version answers this workspace, or nothing is called `to`.
@@ -272,11 +273,11 @@ class ModelSwitch:
         return found
 
     async def _before(self, version: ModelVersion) -> ModelVersion | None:
-        """The version that answered before, if its model is still there."""
+        """The version that answered before, of those whose model is still there."""
         retired = [
             each
             for each in await self.versions.list(version.workspace_id)
-            if each.status == "retired"
+            if each.status == "retired" and _is_there(each)
         ]
         return max(retired, key=lambda each: each.status_at, default=None)
 
@@ -291,6 +292,11 @@ class ModelSwitch:
             await self.engine.unload(version.name)
         except EngineError as error:
             logger.warning("not unloaded: %s", error, extra={"action": "unload_failed"})
+
+
+def _is_there(version: ModelVersion) -> bool:
+    """Whether nobody has removed a version's model."""
+    return Path(version.directory).is_dir()
 
 
 def _name(version: ModelVersion | None) -> str | None:

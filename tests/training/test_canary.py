@@ -79,9 +79,19 @@ def watch(pool: Pool, engine: Engine) -> Callable[..., CanaryWatch]:
 
 
 async def made(
-    pool: Pool, team: Team, number: int, *, status: GateStatus = "candidate", **place: str
+    pool: Pool,
+    team: Team,
+    number: int,
+    *,
+    status: GateStatus = "candidate",
+    directory: Path = Path(__file__).parent,
+    **place: str,
 ) -> ModelVersion:
-    """A version of a run that was asked for there."""
+    """A version of a run that was asked for there.
+
+    Args:
+        directory: of its model, which nobody reads here.
+    """
     workspace = team.general.workspace_id
     run = await Runs(pool).queue(
         Recipe(kind="train", parameters={}), workspace_id=workspace, by=None, place=place
@@ -92,7 +102,7 @@ async def made(
         name=version_name(workspace, number),
         run_id=run,
         parent_id=None,
-        directory=Path(f"/models/{number}"),
+        directory=directory,
         sha256="0",
         snapshot_sha256="0",
         recipe={},

@@ -100,6 +100,20 @@ async def test_one_version_is_taken_back_and_not_the_one_before_it(
     assert await _statuses(pool, team) == {first.name: "live", second.name: "rolled_back"}
 
 
+async def test_a_version_whose_model_is_gone_does_not_answer_again(
+    pool: Pool, team: Team, finish: Finish, tmp_path: Path
+) -> None:
+    kept, gone, live = [
+        await made(pool, team, 1),
+        await made(pool, team, 2, directory=tmp_path / "gone"),
+        await made(pool, team, 3),
+    ]
+    for version in (kept, gone, live):
+        await ModelVersions(pool).promote(version.id, by=None)
+    run = await finish("rollback")
+    assert (run.result["version"], run.result["now"]) == (live.name, kept.name)
+
+
 @pytest.mark.parametrize("named", ["base", BASE])
 async def test_the_base_model_answers_again_in_one_step_where_it_is_named(
     pool: Pool,
