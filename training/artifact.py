@@ -17,9 +17,8 @@ from engine.manifest import Manifest
 from engine.pull import repository_of
 from training.base_model import base_weights
 from training.errors import InputUnusable, TrainingError
-from training.execute_files import GATE
+from training.execute_files import GATE, RESULT
 from training.plan import Plan
-from training.stage import RESULT
 
 logger = logging.getLogger(__name__)
 

@@ -135,7 +135,6 @@ def _judged(
     return gate.judge(
         plan,
         folder,
-        labels=plan.labels,
         reward_model=_reward(results),
         judge_api_key=judge_api_key,
         events=events,

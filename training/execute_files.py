@@ -1,4 +1,7 @@
-"""What a run's process leaves, and how it ends; known to the worker, which imports no torch."""
+"""What a run's process leaves, and how it ends; known to the worker, which imports no torch.
+
+Each stage leaves a `RESULT` as well, in its own folder.
+"""
 
 from typing import Final
 

@@ -87,7 +87,6 @@ def judge(
     plan: Plan,
     folder: Path,
     *,
-    labels: int,
     reward_model: Path | None,
     reward_model_proves: bool = False,
     judge_api_key: SecretStr | None,
@@ -98,7 +97,6 @@ def judge(
     """Measure and decide; what was decided before a kill, against the same model, is read again.
 
     Args:
-        labels: pieces of feedback that the candidate learnt from.
         reward_model: adapter of the run's reward stage, which compares answers where no judge is
             named.
         reward_model_proves: whether it may prove a gain: it knows held-out preferences beyond
@@ -131,7 +129,7 @@ def judge(
     )
     larger = size_bytes(folder / "model") / size_bytes(live)
     learnt = identifiers(plan.snapshot)
-    evidence = _evidence(prompts, ours, theirs, liked, learnt, labels=labels, larger=larger)
+    evidence = _evidence(prompts, ours, theirs, liked, learnt, labels=plan.labels, larger=larger)
     decision = decide(evidence, Thresholds(min_labels=plan.min_labels))
     figures = _figures(prompts, ours, theirs, liked)
     report = _report(decision, evidence, figures, live=against)

@@ -90,10 +90,9 @@ async def live_model(
 
 
 async def _snapshot(run: StoredRun, pool: Pool) -> Snapshot:
-    rules = Rules(min_voters=int(run.parameters.get("min_voters", 1)))
     with process_errors("The feedback could not be compiled"):
         return await datasets.snapshot(
-            pool, workspace_id=run.workspace_id, rules=rules, apart_s=SNAPSHOT_S
+            pool, workspace_id=run.workspace_id, rules=Rules(), apart_s=SNAPSHOT_S
         )
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from training.base_model import Reader
 from training.device import device_name
 from training.errors import DiskFull, OutOfMemory, RunCancelled, TrainingError
+from training.execute_files import RESULT
 from training.plan import write_whole
 from training.recipes import Precision, StageKind, StageRecipe
 
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 COMPLETE: Final = "complete"
 """The mark of a checkpoint that is whole."""
-RESULT: Final = "result.json"
 _ALLOCATION_FAILED: Final = ("out of memory", "can't allocate memory", "cannot allocate memory")
 _DISK_REFUSES: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WRITE_FAILED: Final = "enforce fail at inline_container.cc"

@@ -98,11 +98,10 @@ def judged(
     judge_at: str | None = None,
     **changes: Any,
 ) -> gate.GateReport:
-    plan = Plan.read(folder).model_copy(update={"min_labels": 20, **changes})
+    plan = Plan.read(folder).model_copy(update={"labels": 60, "min_labels": 20, **changes})
     return gate.judge(
         plan,
         folder,
-        labels=60,
         reward_model=reward_model,
         judge_api_key=SecretStr(judge_api_key) if judge_api_key else None,
         events=Events(file=folder / "events.jsonl"),
