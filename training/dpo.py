@@ -17,7 +17,7 @@ from training.base_model import (
 from training.errors import NotEnoughFeedback
 from training.preferences import compared, once, single_pairs, step_on_cores
 from training.recipes import DpoRecipe
-from training.rows import TrainingRow, read_rows
+from training.rows import TrainingRow, question_of, read_rows
 from training.shared_prompt import Group, Scorer
 from training.stage import Stage, StageResult, arguments, train
 
@@ -65,7 +65,8 @@ def paired(reader: Reader, rows: Sequence[TrainingRow], *, max_length: int) -> l
         if row.rejected is None:
             continue
         answers = [reader.answer(row.chosen), reader.answer(row.rejected)]
-        group = Group(prompt=reader.prompt(row.prompt), answers=answers)
+        prompt, question = reader.prompt(row.prompt), question_of(row.prompt)
+        group = Group(prompt=prompt, answers=answers, question=question)
         if len(group.prompt) + max(map(len, answers)) <= max_length:
             found.append(group)
     return found
@@ -74,7 +75,7 @@ def paired(reader: Reader, rows: Sequence[TrainingRow], *, max_length: int) -> l
 def _measured(
     pairs: Sequence[Group], before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]
 ) -> dict[str, float]:
-    questions = [tuple(pair.prompt) for pair in pairs]
+    questions = [pair.question for pair in pairs]
 
     def likelier(pair: Group, totals: Sequence[float]) -> float:
         chosen, rejected = (

@@ -22,7 +22,7 @@ from engine.upstream import Upstream
 from training.decision import Decision, Evidence, Observed, Outcome, Thresholds, decide
 from training.evaluation import Prompt, Reply, ask, likelihoods, served, size_bytes
 from training.execute_files import GATE
-from training.gate_prompts import GatePrompts, as_text, gate_prompts, identifiers, question_of
+from training.gate_prompts import GatePrompts, as_text, gate_prompts, identifiers
 from training.gate_scores import (
     Answers,
     caught,
@@ -36,7 +36,7 @@ from training.judge import DEADLINE_S as JUDGE_DEADLINE_S
 from training.judge import Judged, Pair
 from training.judge import judge as ask_judge
 from training.plan import Plan, write_whole
-from training.rows import TrainingRow
+from training.rows import TrainingRow, question_of
 from training.stage import Events
 from training.win_rate import Preference, win_rate
 

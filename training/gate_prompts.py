@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from engine.prompt import ChatMessage, PromptSource, rag_messages
-from feedback.rows import Basis, Kind, Split, question_sha256
+from feedback.rows import Basis, Kind, Split
 from training.errors import TrainingError
 from training.evaluation import Prompt
 from training.metrics import contains, words
-from training.rows import TrainingRow, read_rows
+from training.rows import TrainingRow, asked_in, read_rows
 
 MAX_PROMPTS: Final = 120
 """Held-out questions that are asked; more would narrow the intervals little and take minutes."""
@@ -27,7 +27,6 @@ SHORT_WORDS: Final = 10
 """Right answers beyond this are whole sentences, which nobody repeats word by word."""
 _LISTED: Final = "rows.jsonl"
 _SOURCE: Final = re.compile(r"^\[(\d+)\] .*\n((?:  .*\n?)*)", re.MULTILINE)
-_QUESTION: Final = re.compile(r"(?:^|\n)Question: (.*)\nAnswer:$", re.DOTALL)
 _IDENTIFIER: Final = re.compile(
     r"[\w.+-]+@[\w-]+\.\w+|https?://\S{8,}|\b(?=\w*\d)(?=\w*[A-Za-z])\w{8,}\b|\b\d{6,}\b"
 )
@@ -171,12 +170,6 @@ def sources_of(prompt: Prompt) -> dict[int, str]:
     }
 
 
-def question_of(prompt: Prompt) -> str:
-    """What tells questions apart, as people mean them, whatever sources stand above them."""
-    asked = _QUESTION.search(prompt[-1].content)
-    return question_sha256(asked[1] if asked else prompt[-1].content)
-
-
 def _known(rows: Sequence[TrainingRow]) -> list[Known]:
     right: dict[Prompt, list[str]] = {}
     for row in rows:
@@ -197,7 +190,7 @@ def _without_answer(known: Sequence[Known]) -> tuple[Prompt, ...]:
     """Each question above the sources of another one, where those do not answer it."""
     prompts = []
     for one, other in zip(known, [*known[1:], *known[:1]], strict=True):
-        asked = _QUESTION.search(one.prompt[-1].content)
+        asked = asked_in(one.prompt)
         sources = sources_of(other.prompt)
         if (
             asked is None
@@ -207,7 +200,7 @@ def _without_answer(known: Sequence[Known]) -> tuple[Prompt, ...]:
         ):
             continue
         messages = rag_messages(
-            question=asked[1],
+            question=asked,
             history=(),
             sources=[
                 PromptSource(number=number, title="Source", text=text)

@@ -12,8 +12,9 @@ from feedback.rankings import Estimate
 from training import bootstrap
 from training.decision import Metric, Observed
 from training.evaluation import Prompt, Reply
-from training.gate_prompts import GatePrompts, Known, Trap, as_text, question_of, sources_of
+from training.gate_prompts import GatePrompts, Known, Trap, as_text, sources_of
 from training.metrics import citation_correctness, cited, contains, f1, leaks, refuses, supported
+from training.rows import question_of
 
 _SILENT: Final[Mapping[Metric, float]] = {"citations": 1.0}
 """What saying nothing is worth where the other model says something: who cites nothing cites none

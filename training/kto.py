@@ -8,6 +8,7 @@ the same batch behind each other's prompts.
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from training.cores import map_on_cores
 from training.errors import NotEnoughFeedback
 from training.preferences import compared, once, step_on_cores
 from training.recipes import KtoRecipe
-from training.rows import TrainingRow, read_rows
+from training.rows import TrainingRow, question_of, read_rows
 from training.shared_prompt import Group, Scorer
 from training.stage import Stage, StageResult, arguments, train
 
@@ -87,7 +88,11 @@ def voted(reader: Reader, rows: Sequence[TrainingRow], *, max_length: int) -> li
     for row in rows:
         if row.label is None:
             continue
-        group = Group(prompt=reader.prompt(row.prompt), answers=[reader.answer(row.chosen)])
+        group = Group(
+            prompt=reader.prompt(row.prompt),
+            answers=[reader.answer(row.chosen)],
+            question=question_of(row.prompt),
+        )
         if len(group) <= max_length:
             found.append((group, row.label))
     return found
@@ -104,7 +109,7 @@ def rotated(votes: Sequence[Vote], *, batch: int, max_length: int) -> list[Vote]
         rows = votes[begin : begin + batch]
         for number, (group, liked) in enumerate(rows):
             other = rows[number - 1][0].answers[0][: max_length - len(group.prompt)]
-            found.append((Group(prompt=group.prompt, answers=[group.answers[0], other]), liked))
+            found.append((replace(group, answers=[group.answers[0], other]), liked))
     return found
 
 
@@ -133,7 +138,7 @@ def _measured(
             weights[liked] * value(ratio, max(drift, 0.0), liked)
             for ratio, liked in zip(moved, labels, strict=True)
         ],
-        groups=[tuple(group.prompt) for group, _ in votes],
+        groups=[group.question for group, _ in votes],
     )
 
 

@@ -211,7 +211,7 @@ def _measured(
 ) -> dict[str, float]:
     if not pairs:
         return {}
-    questions = [tuple(pair.prompt) for pair in pairs]
+    questions = [pair.question for pair in pairs]
     right = [float(chosen > rejected) for chosen, rejected in after]
     reached = bootstrap.mean(right, groups=questions)
     return {

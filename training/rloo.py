@@ -22,7 +22,7 @@ from training.errors import NotEnoughFeedback, TrainingError
 from training.preferences import compared, once
 from training.recipes import RlooRecipe
 from training.reward import RewardModel
-from training.rows import read_rows
+from training.rows import question_of, read_rows
 from training.sampling import Drawing, draw
 from training.shared_prompt import Group, Scorer
 from training.stage import Stage, StageResult, arguments, train
@@ -50,14 +50,15 @@ def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
     """
     if stage.reward_model is None:
         raise TrainingError("Online learning needs a reward model: put a reward stage before it.")
-    prompts = _prompts(stage, recipe, "train")
+    prompts = [prompt for prompt, _ in _prompts(stage, recipe, "train")]
     needed = _answers_of_a_step(recipe) // recipe.num_generations
     if len(prompts) < needed:
         # The trainer would draw no batch at all, and end without a step.
         raise NotEnoughFeedback(
             f"A step answers {needed} different questions, and {len(prompts)} fit max_length."
         )
-    held_out = _prompts(stage, recipe, "held_out")
+    asked = _prompts(stage, recipe, "held_out")
+    held_out = [prompt for prompt, _ in asked]
     policy = load_policy(
         stage.weights,
         lora=recipe.lora,
@@ -79,8 +80,9 @@ def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
     with as_trained(recipe):
         after = judged.measured(held_out)
     metrics = {"train_rows": float(len(prompts)), "held_out_rows": float(len(held_out))}
+    questions = [question for _, question in asked]
     for name in ("reward", "likeliest_reward"):
-        metrics |= compared(name, before[name], after[name])
+        metrics |= compared(name, before[name], after[name], groups=questions)
     if held_out:
         metrics["held_out_length_before"] = statistics.fmean(before["length"])
         metrics["held_out_length"] = statistics.fmean(after["length"])
@@ -92,15 +94,15 @@ def _answers_of_a_step(recipe: RlooRecipe) -> int:
     return recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
 
 
-def _prompts(stage: Stage, recipe: RlooRecipe, split: Any) -> list[list[int]]:
-    """Every prompt of the snapshot once, with what was retrieved for it, as ids."""
+def _prompts(stage: Stage, recipe: RlooRecipe, split: Any) -> list[tuple[list[int], str]]:
+    """Every prompt of the snapshot once, as it was served, as ids; each with its question."""
     found = {
-        tuple(stage.reader.prompt(row.prompt))
+        tuple(stage.reader.prompt(row.prompt)): question_of(row.prompt)
         for kind in ("sft", "preference", "unpaired")
         for row in read_rows(stage.snapshot, kind, split)
     }
     room = recipe.max_length - recipe.max_completion_length
-    return sorted(list(prompt) for prompt in found if len(prompt) <= room)
+    return sorted((list(prompt), each) for prompt, each in found.items() if len(prompt) <= room)
 
 
 def _tried(prompts: list[list[int]]) -> list[Group]:

@@ -6,15 +6,18 @@ like a control token.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from engine.prompt import ChatMessage
-from feedback.rows import Kind, Split
+from feedback.rows import Kind, Split, question_sha256
 from training.base_model import Reader
 from training.errors import TrainingError
+
+_QUESTION: Final = re.compile(r"(?:^|\n)Question: (.*)\nAnswer:$", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +66,29 @@ def _row(fields: Mapping[str, Any]) -> TrainingRow:
     )
 
 
+def asked_in(prompt: Sequence[ChatMessage]) -> str | None:
+    """The question of a served prompt, without its sources; None = it is no such prompt."""
+    found = _QUESTION.search(prompt[-1].content)
+    return found[1] if found else None
+
+
+def question_of(prompt: Sequence[ChatMessage]) -> str:
+    """What tells questions apart, as people mean them, whatever sources stand above them."""
+    asked = asked_in(prompt)
+    return question_sha256(prompt[-1].content if asked is None else asked)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
-    """A prompt and an answer to it, as ids."""
+    """A prompt and an answer to it, as ids.
+
+    Attributes:
+        question: whose rows are one observation; see `question_of`.
+    """
 
     prompt: list[int]
     answer: list[int]
+    question: str = ""
 
     @property
     def labels(self) -> list[int]:
@@ -90,6 +110,10 @@ def _rendered(
     reader: Reader, pairs: Sequence[tuple[Sequence[ChatMessage], str]], max_length: int
 ) -> Iterator[Rendered]:
     for messages, answer in pairs:
-        one = Rendered(prompt=reader.prompt(messages), answer=reader.answer(answer))
+        one = Rendered(
+            prompt=reader.prompt(messages),
+            answer=reader.answer(answer),
+            question=question_of(messages),
+        )
         if len(one.prompt) + len(one.answer) <= max_length:
             yield one

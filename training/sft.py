@@ -57,7 +57,12 @@ def run(stage: Stage, recipe: SftRecipe) -> StageResult:
             "held_out_loss_before": statistics.fmean(before),
             "held_out_loss": statistics.fmean(after),
         }
-    metrics |= compared("log_likelihood", [-each for each in before], [-each for each in after])
+    metrics |= compared(
+        "log_likelihood",
+        [-each for each in before],
+        [-each for each in after],
+        groups=[row.question for row in held_out],
+    )
     return stage.finish(trainer, rows=len(rows), metrics=metrics)
 
 

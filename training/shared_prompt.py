@@ -24,10 +24,15 @@ COARSE_TOLERANCE: Final = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """A prompt and its answers, as ids; no part is empty."""
+    """A prompt and its answers, as ids; no part of them is empty.
+
+    Attributes:
+        question: whose groups are one observation; see `training.rows.question_of`.
+    """
 
     prompt: list[int]
     answers: list[list[int]]
+    question: str = ""
 
     def __len__(self) -> int:
         return len(self.prompt) + sum(map(len, self.answers))

@@ -7,12 +7,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from feedback.datasets import LengthBias, Snapshot
-from feedback.rows import Basis, Kind, Row, Split
+from feedback.rows import Basis, Kind, Row, Split, question_sha256
 from feedback.rules import Rules
 from storage.identity import AnswerId, WorkspaceId
 from training.decision import Thresholds
 from training.errors import NotEnoughFeedback
-from training.labels import labels, met, require_enough
+from training.labels import held_out_questions, labels, met, require_enough
 from training.recipes import Recipe, parse
 
 _numbers = count()
@@ -26,12 +26,13 @@ def row(
     basis: Basis = "correction",
     split: Split = "train",
     question: str = "Who?",
+    source: str = "",
 ) -> Row:
     return Row(
         id=str(next(_numbers)),
         kind=kind,
         split=split,
-        prompt=({"role": "user", "content": question},),
+        prompt=({"role": "user", "content": source + question},),
         chosen="Ann.",
         rejected="Nobody." if kind == "preference" else None,
         label=True if kind == "unpaired" else None,
@@ -39,7 +40,7 @@ def row(
         answer_ids=answers,
         voters=(),
         question=question,
-        question_sha256="0" * 64,
+        question_sha256=question_sha256(question),
     )
 
 
@@ -107,6 +108,15 @@ def test_a_model_that_cannot_be_judged_is_not_trained() -> None:
         require_enough(found(learnt + held_out[: 12 * 3]), recipe("sft"), enough)
     assert "About 40 more questions" in caught.value.advice
     require_enough(found(learnt + held_out), recipe("sft"), enough)
+
+
+def test_a_question_above_other_sources_is_the_same_held_out_question() -> None:
+    rows = [
+        row("sft", answer, split="held_out", question=question, source=f"Source {number}. ")
+        for number, answer in enumerate(answers(12))
+        for question in ("Who is it?", "who is it", "When is it?")
+    ]
+    assert held_out_questions(rows) == 2
 
 
 def test_a_reward_model_alone_needs_no_questions_for_the_gate() -> None:

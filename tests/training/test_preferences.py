@@ -6,7 +6,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from safetensors.torch import load_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from engine.convert import convert
+from engine.prompt import PromptSource, rag_messages
 from tests.engine import tiny_models
 from tests.engine.test_convert import _answer, _reference
 from tests.training.conftest import MODEL
 from tests.training.test_sft import holds
 from training.base_model import Reader, load_base
+from training.bootstrap import UNKNOWN
 from training.cores import map_on_cores
 from training.errors import NotEnoughFeedback
 from training.kto import voted
@@ -47,6 +51,13 @@ FIELDS: dict[str, Any] = {
     "save_steps": 2,
 }
 KINDS: tuple[StageKind, ...] = ("dpo", "kto", "reward", "rloo")
+MEASURES: dict[StageKind, str] = {
+    "sft": "log_likelihood",
+    "dpo": "margin",
+    "kto": "value",
+    "reward": "accuracy",
+    "rloo": "reward",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,7 +115,7 @@ def stage_in(tmp_path: Path, new_stage: Callable[..., Stage]) -> Callable[..., S
 def run(stage: Stage, **fields: Any) -> StageResult:
     answers = {"max_completion_length": 6, "num_generations": 4, "per_device_train_batch_size": 8}
     small = answers if stage.kind == "rloo" else {}  # as all others, two steps in each epoch
-    before = [{"kind": kind} for kind in ("sft", "reward") if kind != stage.kind]
+    before = [{"kind": kind} for kind in takewhile(stage.kind.__ne__, ("sft", "reward"))]
     last = {"kind": stage.kind, **FIELDS, **small, **fields}
     recipe = stages_of(parse({"kind": "pipeline", "stages": [*before, last]}))[-1]
     found: StageResult = importlib.import_module(f"training.{stage.kind}").run(stage, recipe)
@@ -173,10 +184,31 @@ def test_every_tensor_of_the_adapter_learns_and_the_base_stays(
         assert learnt[name].abs().max() > 0, name  # a new adapter's B begins at zero
         assert kind == "reward" or not torch.equal(begun[name], learnt[name]), name
     assert holds(model, stage.weights)
-    measure = {"dpo": "margin", "kto": "value", "reward": "accuracy", "rloo": "reward"}[kind]
-    low, gain = (result.metrics[f"held_out_{measure}_gain{end}"] for end in ("_low", ""))
+    low, gain = (result.metrics[f"held_out_{MEASURES[kind]}_gain{end}"] for end in ("_low", ""))
     assert low <= gain
     assert low > 0 or kind in ("rloo", "reward")  # three steps do not suffice for these
+
+
+@pytest.mark.parametrize("kind", MEASURES)
+def test_prompts_of_one_question_are_one_observation(
+    stage_in: Callable[..., Stage],
+    snapshot: Path,
+    tmp_path: Path,
+    reward_model: Path,
+    kind: StageKind,
+) -> None:
+    for file in snapshot.glob("*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for number, row in enumerate(rows if ".held_out." in file.name else ()):
+            source = PromptSource(number=1, title="Handbook", text="Ann. " * (number + 1))
+            asked = rag_messages(question="Who is it?", history=(), sources=[source])
+            row["prompt"] = [asdict(each) for each in asked]
+        (tmp_path / file.name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage = stage_in("run", kind, snapshot=tmp_path, reward_model=reward_model)
+    metrics = run(stage, max_steps=1).metrics
+    assert metrics["held_out_rows"] == 3
+    assert metrics[f"held_out_{MEASURES[kind]}_gain_low"] == -UNKNOWN
+    assert kind != "reward" or metrics["held_out_questions"] == 1
 
 
 class Killed(Exception):
