@@ -14,7 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from training.errors import RecipeInvalid
@@ -32,6 +40,10 @@ class LoraSettings(_Fields):
 
     Rank 16 on all linear layers is what LoRA needs to match full fine-tuning on small data sets
     ("LoRA Without Regret", thinkingmachines.ai/blog/lora; TRL's `lora_without_regret` page).
+
+    Attributes:
+        lora_dropout: of `sft` alone; the other stages compare likelihoods, which dropout would
+            blur, so TRL's trainers take it out.
     """
 
     r: int = Field(16, ge=1, le=512)
@@ -89,6 +101,12 @@ class _Stage(Precision):
     save_steps: int = Field(10, ge=1)
     logging_steps: int = Field(1, ge=1)
     seed: int = Field(17, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _without_dropout(self) -> Self:
+        if self.lora.lora_dropout and not isinstance(self, SftRecipe):
+            raise ValueError("lora_dropout changes nothing outside sft")
+        return self
 
 
 class SftRecipe(_Stage):
@@ -194,8 +212,8 @@ class PipelineRecipe(_Fields):
     """Several stages, each beginning with the policy that the one before it left.
 
     A stage of preferences needs a policy to hold on to, and `rloo` a reward model, so `sft` comes
-    first and `reward` before `rloo`. A stage without rows of its kind is left out, which its
-    events say.
+    first and `reward` before `rloo`. All but `reward` train one adapter: they have the `lora` of
+    `sft`. A stage without rows of its kind is left out, which its events say.
     """
 
     kind: Literal["pipeline"] = "pipeline"
@@ -206,6 +224,14 @@ class PipelineRecipe(_Fields):
         RewardRecipe(),
         RlooRecipe(),
     )
+
+    @field_validator("stages")
+    @classmethod
+    def _one_adapter(cls, stages: tuple[StageRecipe, ...]) -> tuple[StageRecipe, ...]:
+        begun, others = stages[:1], stages[1:]
+        return begun + tuple(
+            each if each.kind == "reward" else _going_on(begun[0], each) for each in others
+        )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -219,6 +245,17 @@ class PipelineRecipe(_Fields):
         if kinds[0] != "sft" and set(kinds) != {"reward"}:
             raise ValueError("the first stage must be sft, whose policy the others hold on to")
         return self
+
+
+def _going_on(begun: StageRecipe, stage: StageRecipe) -> StageRecipe:
+    """A later stage of the policy, with the adapter that the first one began."""
+    lora = begun.lora.model_copy(update={"lora_dropout": 0.0})
+    if "lora" in stage.model_fields_set and stage.lora != lora:
+        raise ValueError(
+            f"{stage.kind} goes on with the adapter of the first stage, whose lora it must have or "
+            "leave out"
+        )
+    return stage.model_copy(update={"lora": lora})
 
 
 Recipe = Annotated[

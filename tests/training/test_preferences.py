@@ -115,7 +115,10 @@ def stage_in(tmp_path: Path, new_stage: Callable[..., Stage]) -> Callable[..., S
 def run(stage: Stage, **fields: Any) -> StageResult:
     answers = {"max_completion_length": 6, "num_generations": 4, "per_device_train_batch_size": 8}
     small = answers if stage.kind == "rloo" else {}  # as all others, two steps in each epoch
-    before = [{"kind": kind} for kind in takewhile(stage.kind.__ne__, ("sft", "reward"))]
+    before = [
+        {"kind": kind, "lora": FIELDS["lora"]}
+        for kind in takewhile(stage.kind.__ne__, ("sft", "reward"))
+    ]
     last = {"kind": stage.kind, **FIELDS, **small, **fields}
     recipe = stages_of(parse({"kind": "pipeline", "stages": [*before, last]}))[-1]
     found: StageResult = importlib.import_module(f"training.{stage.kind}").run(stage, recipe)

@@ -208,6 +208,15 @@ def test_rloo_alone_is_refused_before_anything_is_trained() -> None:
             {"kind": "dpo", "label_smoothing": 0.1},
             "dpo: label_smoothing changes nothing unless loss_type is robust.",
         ),
+        (
+            {"kind": "dpo", "lora": {"lora_dropout": 0.1}},
+            "dpo: lora_dropout changes nothing outside sft.",
+        ),
+        (
+            {"kind": "pipeline", "stages": [{"kind": "sft"}, {"kind": "kto", "lora": {"r": 64}}]},
+            "pipeline: kto goes on with the adapter of the first stage, whose lora it must have or "
+            "leave out.",
+        ),
         ({}, "recipe: its kind is missing."),
         ({"kind": "stf"}, "recipe: there is no kind 'stf'; did you mean 'sft'?"),
         (
@@ -232,6 +241,20 @@ def test_rloo_alone_is_refused_before_anything_is_trained() -> None:
 )
 def test_what_is_wrong_is_said_in_a_sentence(fields: Any, sentence: str) -> None:
     assert told(fields) == sentence
+
+
+def test_a_policys_stages_have_one_adapter_and_a_reward_model_its_own() -> None:
+    one = {"r": 8, "lora_alpha": 16}
+    stages = [
+        {"kind": "sft", "lora": {**one, "lora_dropout": 0.1}},
+        {"kind": "dpo"},
+        {"kind": "kto", "lora": one},
+        {"kind": "reward", "lora": {"r": 4}},
+    ]
+    recipe = parse({"kind": "pipeline", "stages": stages})
+    found = [(stage.lora.r, stage.lora.lora_dropout) for stage in stages_of(recipe)]
+    assert found == [(8, 0.1), (8, 0), (8, 0), (4, 0)]
+    assert parse(recipe.model_dump(mode="json")) == recipe
 
 
 def test_a_step_of_rloo_draws_whole_groups() -> None:
