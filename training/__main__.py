@@ -27,6 +27,7 @@ from storage.model_versions import ModelVersions
 from storage.pool import open_pool
 from storage.runs import RunId, Runs
 from training.artifact import Form
+from training.device import device_of
 from training.errors import InputUnusable, TrainingError
 from training.plan import FILE as PLAN
 from training.recipes import NAMES, Device, named_or_read
@@ -68,7 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     add = verbs.add_parser("recipe", help="print a recipe with all its defaults, as JSON")
     add.add_argument("recipe", help=f"{', '.join(NAMES)}, or a TOML or JSON file")
     add.add_argument(
-        "--device", choices=get_args(Device), default="cpu", help="whose defaults; default: cpu"
+        "--device",
+        choices=get_args(Device),
+        default=device_of(os.environ),
+        help="whose defaults; default: this machine's",
     )
     add.set_defaults(run=_recipe)
     add = verbs.add_parser("export", help="copy what a run made, with its model card")

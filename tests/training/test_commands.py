@@ -10,7 +10,8 @@ from uuid import UUID
 
 import pytest
 
-from training.recipes import named, parse
+from training.__main__ import main
+from training.recipes import Device, named, parse
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,9 +44,22 @@ def test_a_recipe_is_printed_whole_without_torch(call: Call) -> None:
 def test_a_files_fields_lie_above_the_defaults(call: Call, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('kind = "sft"\nlora.r = 8\n')
-    printed = json.loads(call("recipe", str(file)).stdout)
+    printed = json.loads(call("recipe", str(file), "--device", "cpu").stdout)
     assert (printed["lora"]["r"], printed["lora"]["lora_alpha"]) == (8, 32)
     assert printed["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize(("device", "code"), [("cpu", 0), ("cuda", 2)])
+def test_a_recipe_is_read_as_this_machines_worker_reads_it(
+    device: Device, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.__main__.device_of", lambda environment: device)
+    monkeypatch.setenv("PARLEY_HOME", str(tmp_path))
+    file = tmp_path / "mine.json"
+    # A CPU's step draws 32 answers by default, a GPU's 8.
+    stages = [{"kind": "sft"}, {"kind": "reward"}, {"kind": "rloo", "num_generations": 16}]
+    file.write_text(json.dumps({"kind": "pipeline", "stages": stages}))
+    assert main(["recipe", str(file)]) == code
 
 
 def test_a_wrong_recipe_is_said_in_a_sentence(call: Call, tmp_path: Path) -> None:
