@@ -200,7 +200,8 @@ def _run(stage: Stage, recipe: StageRecipe) -> StageResult:
         raise NotEnoughFeedback("There is no reward model, because there were no pairs for one.")
     # Imported when its turn comes: each brings another trainer.
     run: Callable[[Stage, StageRecipe], StageResult] = import_module(f"training.{stage.kind}").run
-    result = run(stage, recipe)
+    with memory_errors(stage.kind):
+        result = run(stage, recipe)
     stage.events.tell(stage=stage.kind, note="Done.", metrics=dict(result.metrics))
     return result
 

@@ -42,6 +42,11 @@ ADVICE_ON_MEMORY: Final = (
     "Lower per_device_train_batch_size (and raise gradient_accumulation_steps by as much), lower "
     "max_length, or set load_in_8bit or load_in_4bit."
 )
+ADVICE_ON_RLOOS_MEMORY: Final = (
+    "Lower num_generations, max_completion_length, max_length, or per_device_train_batch_size "
+    "times gradient_accumulation_steps, which is one batch here; or set load_in_8bit or "
+    "load_in_4bit."
+)
 ADVICE_ON_DISK: Final = "Make room on the disk; the run goes on from its last checkpoint."
 
 
@@ -195,7 +200,7 @@ def train(trainer: "Trainer", stage: Stage) -> None:
     last = stage.last_checkpoint()
     if last is not None:
         stage.note(f"Going on from step {last.name.partition('-')[2]}.")
-    with memory_errors():
+    with memory_errors(stage.kind):
         if last is not None and _is_final(last):
             # The trainer would do one step more than it was asked for.
             trainer._load_from_checkpoint(str(last))
@@ -212,20 +217,24 @@ def _is_final(checkpoint: Path) -> bool:
 
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
+def memory_errors(kind: StageKind | None = None) -> Iterator[None]:
     """Say what to do about memory that does not suffice.
+
+    Args:
+        kind: of the stage whose memory it is; None = no stage's.
 
     Raises:
         OutOfMemory: the libraries' ways of saying so.
     """
+    advice = ADVICE_ON_RLOOS_MEMORY if kind == "rloo" else ADVICE_ON_MEMORY
     try:
         yield
     except MemoryError as error:
-        raise OutOfMemory("The memory does not suffice.", advice=ADVICE_ON_MEMORY) from error
+        raise OutOfMemory("The memory does not suffice.", advice=advice) from error
     except RuntimeError as error:  # torch.OutOfMemoryError is one, the CPU's allocator raises one
         if not any(sign in str(error).lower() for sign in _ALLOCATION_FAILED):
             raise
-        raise OutOfMemory("The memory does not suffice.", advice=ADVICE_ON_MEMORY) from error
+        raise OutOfMemory("The memory does not suffice.", advice=advice) from error
 
 
 @contextmanager

@@ -14,9 +14,11 @@ import pytest
 from tests.training.conftest import MODEL
 from tests.training.test_preferences import FIELDS, snapshot
 from training import execute, reports
+from training.base_model import Reader
 from training.device import device_name
+from training.errors import OutOfMemory
 from training.plan import Live, Plan
-from training.recipes import StageKind, StageRecipe, parse
+from training.recipes import RlooRecipe, SftRecipe, StageKind, StageRecipe, parse
 from training.stage import Events, Stage, StageResult
 
 __all__ = ["snapshot"]
@@ -186,6 +188,43 @@ def test_a_kill_between_two_stages_runs_no_ended_stage_again(
     results, _ = run.stages()
     assert [each.kind for each in run.begun] == ["kto"]
     assert tuple(results) == ("sft", "dpo", "kto")
+
+
+@pytest.fixture
+def stage_of(trainable: Path, tmp_path: Path) -> Callable[[StageKind], Stage]:
+    """A stage whose `run` the test replaces."""
+    return lambda kind: Stage(
+        kind=kind,
+        folder=tmp_path,
+        weights=tmp_path,
+        reader=Reader.of(trainable / "models" / MODEL),
+        snapshot=tmp_path,
+        events=Events(file=tmp_path / "events.jsonl"),
+        reward_model=tmp_path,
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "advised"),
+    [
+        (SftRecipe(), "Lower per_device_train_batch_size (and raise gradient_accumulation_steps"),
+        (RlooRecipe(), "Lower num_generations, max_completion_length"),
+    ],
+    ids=["sft", "rloo"],
+)
+def test_a_stage_that_lacks_memory_advises_what_helps_it(
+    stage_of: Callable[[StageKind], Stage],
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: StageRecipe,
+    advised: str,
+) -> None:
+    def exhausts(stage: Stage, recipe: StageRecipe) -> StageResult:
+        raise MemoryError
+
+    monkeypatch.setattr(f"training.{recipe.kind}.run", exhausts)
+    with pytest.raises(OutOfMemory) as caught:
+        execute._run(stage_of(recipe.kind), recipe)
+    assert caught.value.advice.startswith(advised)
 
 
 def test_where_the_live_model_is_on_another_server_nothing_is_decided_and_the_report_says_so(
