@@ -7,6 +7,7 @@ and what to do; 4 the disk is full, which no file can say: it goes on when it is
 130 a stage was asked to stop, and goes on when it is started again.
 """
 
+import gc
 import json
 import logging
 import resource
@@ -202,8 +203,21 @@ def _run(stage: Stage, recipe: StageRecipe) -> StageResult:
     run: Callable[[Stage, StageRecipe], StageResult] = import_module(f"training.{stage.kind}").run
     with memory_errors(stage.kind):
         result = run(stage, recipe)
+    _free_memory()
     stage.events.tell(stage=stage.kind, note="Done.", metrics=dict(result.metrics))
     return result
+
+
+def _free_memory() -> None:
+    """Free what an ended stage held before another model is loaded beside it.
+
+    A trainer and its model refer to each other, so only the collector frees them; of a GPU's memory
+    torch keeps what is free for itself.
+    """
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _policy(results: Mapping[str, StageResult]) -> Path | None:

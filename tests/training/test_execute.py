@@ -4,6 +4,7 @@ import gc
 import json
 import math
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -225,6 +226,29 @@ def test_a_stage_that_lacks_memory_advises_what_helps_it(
     with pytest.raises(OutOfMemory) as caught:
         execute._run(stage_of(recipe.kind), recipe)
     assert caught.value.advice.startswith(advised)
+
+
+def test_what_an_ended_stage_held_is_free_before_the_next_one(
+    stage_of: Callable[[StageKind], Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Trainer:
+        model: Any
+
+    left: list[weakref.ref[Trainer]] = []
+
+    def leaves_a_cycle(stage: Stage, recipe: StageRecipe) -> StageResult:
+        trainer = Trainer()
+        trainer.model = [trainer]
+        left.append(weakref.ref(trainer))
+        return StageResult(adapter=stage.folder, rows=1)
+
+    monkeypatch.setattr("training.sft.run", leaves_a_cycle)
+    gc.disable()
+    try:
+        execute._run(stage_of("sft"), SftRecipe())
+    finally:
+        gc.enable()
+    assert [each() for each in left] == [None]
 
 
 def test_where_the_live_model_is_on_another_server_nothing_is_decided_and_the_report_says_so(
