@@ -4,7 +4,6 @@ People's prompts are those that were served, with what was retrieved inside them
 read the same. Held-out questions never train (`feedback.rows.split_of`).
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from engine.prompt import ChatMessage, PromptSource, rag_messages
-from feedback.rows import Basis, Kind, Split
-from training.errors import TrainingError
 from training.evaluation import Prompt
 from training.metrics import contains, words
-from training.rows import TrainingRow, asked_in, read_rows
+from training.rows import TrainingRow, asked_in, read_rows, read_rows_with_basis
 
 MAX_PROMPTS: Final = 120
 """Held-out questions that are asked; more would narrow the intervals little and take minutes."""
@@ -25,7 +22,6 @@ MAX_MEMORY_TRAPS: Final = 24
 WORDS_BEFORE: Final = 12
 SHORT_WORDS: Final = 10
 """Right answers beyond this are whole sentences, which nobody repeats word by word."""
-_LISTED: Final = "rows.jsonl"
 _SOURCE: Final = re.compile(r"^\[(\d+)\] .*\n((?:  .*\n?)*)", re.MULTILINE)
 _IDENTIFIER: Final = re.compile(
     r"[\w.+-]+@[\w-]+\.\w+|https?://\S{8,}|\b(?=\w*\d)(?=\w*[A-Za-z])\w{8,}\b|\b\d{6,}\b"
@@ -39,7 +35,8 @@ class Known:
     """A question with a right answer.
 
     Attributes:
-        right: the answers that people wrote or strongly liked.
+        right: the answers that people wrote. Liked ones are no measure: most are what the live
+            model says by itself, so that every change of a model would be one for the worse.
         supporting: numbers of the sources in the prompt that hold a right answer.
     """
 
@@ -95,46 +92,26 @@ def gate_prompts(snapshot: Path) -> GatePrompts:
     Raises:
         TrainingError: the snapshot cannot be read.
     """
-    rows = {
-        kind: read_rows(snapshot, kind, "held_out") for kind in ("sft", "preference", "unpaired")
-    }
-    known = _known(rows["sft"])
+    imitated = read_rows_with_basis(snapshot, "sft", "held_out")
+    preferences = read_rows_with_basis(snapshot, "preference", "held_out")
+    known = _known([row for row, basis in imitated if basis == "correction"])
     everything = dict.fromkeys(
-        [*(each.prompt for each in known), *(row.prompt for each in rows.values() for row in each)]
+        [
+            *(each.prompt for each in known),
+            *(row.prompt for row, _ in (*imitated, *preferences)),
+            *(row.prompt for row in read_rows(snapshot, "unpaired", "held_out")),
+        ]
     )
     held_out = tuple(everything)[:MAX_PROMPTS]
-    bases = _bases(snapshot, "preference", "held_out")
-    if len(bases) != len(rows["preference"]):
-        raise _unreadable(snapshot, "it lists other rows than there are")
-    preferences = list(zip(rows["preference"], bases, strict=True))
+    answered = _known([row for row, _ in imitated])
     return GatePrompts(
         held_out=held_out,
         known=tuple(each for each in known if each.prompt in set(held_out)),
         pairs=tuple(row for row, basis in preferences if basis != "correction")[:MAX_PAIRS],
         corrected=tuple(row for row, basis in preferences if basis == "correction")[:MAX_PAIRS],
-        without_answer=_without_answer(known[: MAX_PROMPTS // 2]),
+        without_answer=_without_answer(answered[: MAX_PROMPTS // 2]),
         injected=_INJECTED,
         memorised=memory_traps(identifiers(snapshot)),
-    )
-
-
-def _bases(snapshot: Path, kind: Kind, split: Split) -> list[Basis]:
-    """What people did for each row of a kind and split, in the order of `read_rows`.
-
-    Raises:
-        TrainingError: the list of rows cannot be read.
-    """
-    try:
-        listed = [json.loads(line) for line in (snapshot / _LISTED).read_text("utf-8").splitlines()]
-        return [row["basis"] for row in listed if (row["kind"], row["split"]) == (kind, split)]
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreadable(snapshot, repr(error)) from error
-
-
-def _unreadable(snapshot: Path, why: str) -> TrainingError:
-    return TrainingError(
-        f"{snapshot / _LISTED} cannot be read: {why}.",
-        advice="Start a new run: it writes a new snapshot.",
     )
 
 

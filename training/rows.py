@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.prompt import ChatMessage
-from feedback.rows import Kind, Split, question_sha256
+from feedback.rows import Basis, Kind, Split, question_sha256
 from training.base_model import Reader
 from training.errors import TrainingError
 
+_LISTED: Final = "rows.jsonl"
 _QUESTION: Final = re.compile(r"(?:^|\n)Question: (.*)\nAnswer:$", re.DOTALL)
 
 
@@ -47,10 +48,32 @@ def read_rows(snapshot: Path, kind: Kind, split: Split) -> list[TrainingRow]:
         lines = file.read_text("utf-8").splitlines()
         return [_row(json.loads(line)) for line in lines]
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise TrainingError(
-            f"{file} cannot be read: {error!r}.",
-            advice="Start a new run: it writes a new snapshot.",
-        ) from error
+        raise _unreadable(file, repr(error)) from error
+
+
+def read_rows_with_basis(
+    snapshot: Path, kind: Kind, split: Split
+) -> list[tuple[TrainingRow, Basis]]:
+    """The same, each row with what people did for it.
+
+    Raises:
+        TrainingError: as `read_rows`, or the list of where rows come from is damaged.
+    """
+    rows, file = read_rows(snapshot, kind, split), snapshot / _LISTED
+    try:
+        listed = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        bases = [row["basis"] for row in listed if (row["kind"], row["split"]) == (kind, split)]
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable(file, repr(error)) from error
+    if len(bases) != len(rows):
+        raise _unreadable(file, "it lists other rows than there are")
+    return list(zip(rows, bases, strict=True))
+
+
+def _unreadable(file: Path, why: str) -> TrainingError:
+    return TrainingError(
+        f"{file} cannot be read: {why}.", advice="Start a new run: it writes a new snapshot."
+    )
 
 
 def _row(fields: Mapping[str, Any]) -> TrainingRow:

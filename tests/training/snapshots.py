@@ -79,9 +79,13 @@ def write_rows(
     split: str,
     rows: Sequence[Mapping[str, Any]],
     *,
-    basis: Basis = "correction",
+    basis: Basis | list[Basis] = "correction",
 ) -> None:
-    """Replace a snapshot's rows of a kind and split, and what is told of where they come from."""
+    """Replace a snapshot's rows of a kind and split, and what is told of where they come from.
+
+    Args:
+        basis: of all rows, or of each.
+    """
     (folder / f"{kind}.{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     listed = folder / "rows.jsonl"
     others = [
@@ -89,8 +93,9 @@ def write_rows(
         for line in listed.read_text().splitlines()
         if (json.loads(line)["kind"], json.loads(line)["split"]) != (kind, split)
     ]
+    bases = basis if isinstance(basis, list) else [basis] * len(rows)
     ours = [
-        json.dumps({"id": f"{kind} {split} {n}", "kind": kind, "split": split, "basis": basis})
-        for n in range(len(rows))
+        json.dumps({"id": f"{kind} {split} {n}", "kind": kind, "split": split, "basis": each})
+        for n, each in enumerate(bases)
     ]
     listed.write_text("".join(f"{line}\n" for line in [*others, *ours]))

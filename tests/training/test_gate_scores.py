@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.prompt import ChatMessage, PromptSource, rag_messages
+from feedback.rows import Basis
 from tests.training.snapshots import (
     RIGHT,
     WORDS,
@@ -109,6 +110,22 @@ def test_only_pairs_of_two_models_answers_may_prove_anything(snapshot: Path) -> 
     write_rows(snapshot, "preference", "held_out", pairs, basis="votes")
     prompts = gate_prompts(snapshot)
     assert (len(prompts.pairs), len(prompts.corrected)) == (3, 0)
+
+
+def test_only_peoples_own_words_are_right_answers(snapshot: Path) -> None:
+    liked = [sft_row(prompt(number), RIGHT) for number in range(12)]
+    write_rows(snapshot, "sft", "held_out", liked, basis="votes")
+    write_rows(snapshot, "preference", "held_out", [])
+    prompts = gate_prompts(snapshot)
+    assert (len(prompts.held_out), len(prompts.known)) == (12, 0)
+    # What people liked is what the live model says by itself.
+    other, same = saying(prompts, f"Take {RIGHT}."), saying(prompts, RIGHT)
+    assert "answer F1" not in differences(prompts, other, same)
+    rows = [*liked, sft_row(prompt(0), "the green one")]
+    bases: list[Basis] = ["votes" for _ in liked]
+    write_rows(snapshot, "sft", "held_out", rows, basis=[*bases, "correction"])
+    (known,) = gate_prompts(snapshot).known
+    assert (known.prompt, known.right) == (tuple(prompt(0)), ("the green one",))
 
 
 def test_a_list_of_rows_that_is_not_the_snapshots_is_refused(snapshot: Path) -> None:
