@@ -148,14 +148,15 @@ def _judged(
 def _may_prove(results: Mapping[str, StageResult]) -> bool:
     """Whether the reward model's word may prove the policy better.
 
-    It must find what people prefer more often than a coin, beyond doubt and of enough questions;
-    and a policy that learnt to please it is no better for pleasing it.
+    Of two answers that models wrote it must find the one that people prefer more often than a coin
+    does, beyond doubt and of enough questions. And a policy that learnt to please it is no better
+    for pleasing it.
     """
     if "reward" not in results or "rloo" in results:
         return False
     found = results["reward"].metrics
-    enough = found.get("held_out_questions", 0.0) >= Thresholds().min_observations
-    return enough and found["held_out_accuracy_low"] > 0.5
+    enough = found.get("held_out_answers_questions", 0.0) >= Thresholds().min_observations
+    return enough and found["held_out_answers_accuracy_low"] > 0.5
 
 
 def _stages(

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
+from feedback.rows import Basis
 from training import bootstrap
 from training.base_model import (
     Reader,
@@ -28,7 +29,7 @@ from training.errors import BaseUnusable, NotEnoughFeedback
 from training.plan import Plan
 from training.preferences import compared, once, single_pairs, step_on_cores
 from training.recipes import FLOAT32, Precision, RewardRecipe, stages_of
-from training.rows import read_rows
+from training.rows import read_rows, read_rows_with_basis
 from training.shared_prompt import Group, may_share, of_each_answer
 from training.stage import Stage, StageResult, arguments, train
 
@@ -151,7 +152,9 @@ def run(stage: Stage, recipe: RewardRecipe) -> StageResult:
     """Train a reward model on the snapshot's preference pairs.
 
     The held-out measure is `accuracy`, the share of pairs whose preferred answer gets the higher
-    number, with its own interval beside that of what was gained.
+    number, with its own interval beside that of what was gained. `answers_accuracy` is that of the
+    pairs of two answers that models wrote: who tells people's own words from a model's knows the
+    better side of every correction, and not yet which answer people prefer.
 
     Raises:
         NotEnoughFeedback: there is no pair that fits `max_length`.
@@ -161,8 +164,7 @@ def run(stage: Stage, recipe: RewardRecipe) -> StageResult:
     pairs = _different(paired(stage.reader, rows, max_length=recipe.max_length))
     if not pairs:
         raise NotEnoughFeedback("No comparison and no correction of an answer to learn from.")
-    held_out_rows = read_rows(stage.snapshot, "preference", "held_out")
-    held_out = _different(paired(stage.reader, held_out_rows, max_length=recipe.max_length))
+    held_out, bases = _held_out(stage, recipe)
     model = RewardModel(model=_untrained(stage, recipe)).sharing(pairs)
     with as_trained(recipe):
         before = once(stage, "before", lambda: model.rewards(held_out))
@@ -171,8 +173,20 @@ def run(stage: Stage, recipe: RewardRecipe) -> StageResult:
     with as_trained(recipe):
         after = model.rewards(held_out)
     metrics = {"train_rows": float(len(pairs)), "held_out_rows": float(len(held_out))}
-    metrics |= _measured(held_out, before, after)
+    measured = list(zip(held_out, before, after, strict=True))
+    of_models = [each for each, basis in zip(measured, bases, strict=True) if basis != "correction"]
+    metrics |= _measured(measured) | _measured(of_models, of="answers_")
     return stage.finish(trainer, rows=len(pairs), metrics=metrics)
+
+
+def _held_out(stage: Stage, recipe: RewardRecipe) -> tuple[list[Group], list[Basis]]:
+    """The pairs to measure on, and what people did for each."""
+    groups, bases = [], []
+    for row, basis in read_rows_with_basis(stage.snapshot, "preference", "held_out"):
+        for pair in _different(paired(stage.reader, [row], max_length=recipe.max_length)):
+            groups.append(pair)
+            bases.append(basis)
+    return groups, bases
 
 
 def _different(pairs: Sequence[Group]) -> list[Group]:
@@ -206,25 +220,29 @@ def _classifier(weights: Path, precision: Precision) -> Any:
         )
 
 
-def _measured(
-    pairs: Sequence[Group], before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]
-) -> dict[str, float]:
+Measured = tuple[Group, Sequence[float], Sequence[float]]
+"""A held-out pair, and the numbers of its answers before and after training."""
+
+
+def _measured(pairs: Sequence[Measured], *, of: str = "") -> dict[str, float]:
+    """Accuracy and margin of some pairs, and how many questions they rest on.
+
+    Args:
+        of: how the names of the measures begin.
+    """
     if not pairs:
         return {}
-    questions = [pair.question for pair in pairs]
-    right = [float(chosen > rejected) for chosen, rejected in after]
+    questions = [pair.question for pair, _, _ in pairs]
+    known = [float(chosen > rejected) for _, (chosen, rejected), _ in pairs]
+    right = [float(chosen > rejected) for _, _, (chosen, rejected) in pairs]
     reached = bootstrap.mean(right, groups=questions)
+    margin = statistics.fmean(chosen - rejected for _, _, (chosen, rejected) in pairs)
     return {
-        **compared(
-            "accuracy",
-            [float(chosen > rejected) for chosen, rejected in before],
-            right,
-            groups=questions,
-        ),
-        "held_out_questions": float(len(set(questions))),
-        "held_out_accuracy_low": reached.low,
-        "held_out_accuracy_high": reached.high,
-        "held_out_margin": statistics.fmean(chosen - rejected for chosen, rejected in after),
+        **compared(f"{of}accuracy", known, right, groups=questions),
+        f"held_out_{of}questions": float(len(set(questions))),
+        f"held_out_{of}accuracy_low": reached.low,
+        f"held_out_{of}accuracy_high": reached.high,
+        f"held_out_{of}margin": margin,
     }
 
 

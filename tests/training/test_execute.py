@@ -295,8 +295,17 @@ def test_a_reward_model_proves_something_where_it_finds_what_people_prefer(
         kind: StageResult(
             adapter=Path(kind),
             rows=9,
-            metrics={"held_out_accuracy_low": low, "held_out_questions": questions},
+            metrics={
+                "held_out_answers_accuracy_low": low,
+                "held_out_answers_questions": questions,
+            },
         )
         for kind, low in found.items()
     }
     assert execute._may_prove(results) is proves
+
+
+def test_a_reward_model_that_only_knows_peoples_own_words_proves_nothing() -> None:
+    told = {"held_out_accuracy_low": 0.9, "held_out_questions": 40.0}
+    found = StageResult(adapter=Path("reward"), rows=9, metrics=told)
+    assert not execute._may_prove({"reward": found})

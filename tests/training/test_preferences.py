@@ -4,8 +4,9 @@ import gc
 import importlib
 import json
 import math
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import takewhile
@@ -19,6 +20,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from engine.convert import convert
 from engine.prompt import PromptSource, rag_messages
+from feedback.rows import Basis
 from tests.engine import tiny_models
 from tests.engine.test_convert import _answer, _reference
 from tests.training.conftest import MODEL
@@ -88,7 +90,14 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for kind, rows in (("preference", pairs), ("unpaired", votes), ("sft", imitated)):
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{kind}.{split}.jsonl").write_text(lines)
+    write_bases(folder, ["votes", "comparison", "correction"])
     return folder
+
+
+def write_bases(snapshot: Path, bases: Sequence[Basis]) -> None:
+    """Replace what is told of where the held-out pairs come from."""
+    told = [{"kind": "preference", "split": "held_out", "basis": basis} for basis in bases]
+    (snapshot / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in told))
 
 
 @pytest.fixture(scope="session")
@@ -497,6 +506,23 @@ def test_a_reward_model_ranks_as_it_learnt(
     assert sum(good > bad for good, bad in rewards) >= 7
     for ours, theirs in zip(rewards, alone.rewards(pairs), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_a_reward_model_is_measured_apart_on_pairs_of_two_models_answers(
+    trained: Callable[[StageKind], Trained],
+    snapshot: Path,
+    stage_in: Callable[..., Stage],
+    tmp_path: Path,
+) -> None:
+    _, result, _ = trained("reward")
+    metrics = result.metrics
+    assert (metrics["held_out_questions"], metrics["held_out_answers_questions"]) == (3, 2)
+    assert {"held_out_answers_accuracy", "held_out_answers_accuracy_low"} <= metrics.keys()
+    shutil.copytree(snapshot, tmp_path / "corrected")
+    write_bases(tmp_path / "corrected", ["correction"] * 3)
+    corrected = run(stage_in("again", "reward", snapshot=tmp_path / "corrected"), max_steps=1)
+    assert corrected.metrics["held_out_questions"] == 3
+    assert not any("answers" in name for name in corrected.metrics)
 
 
 @pytest.mark.parametrize(
