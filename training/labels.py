@@ -50,8 +50,33 @@ def held_out_questions(rows: Iterable[Row]) -> int:
     return len({row.question_sha256 for row in rows if row.split == "held_out"})
 
 
-def require_enough(found: Snapshot, recipe: Recipe, thresholds: Thresholds) -> None:
+def provable_questions(rows: Iterable[Row]) -> int:
+    """Most held-out questions of which people's ratings can prove a model better.
+
+    Those are questions whose right answer somebody wrote, or those of which somebody likes one of
+    two answers better that models wrote. A vote on a single answer tells which answers are liked,
+    and not whether another model's are: see `training.decision`.
+    """
+    held_out = [row for row in rows if row.split == "held_out"]
+    corrected = {
+        row.question_sha256 for row in held_out if row.kind == "sft" and row.basis == "correction"
+    }
+    compared = {
+        row.question_sha256
+        for row in held_out
+        if row.kind == "preference" and row.basis != "correction"
+    }
+    return max(len(corrected), len(compared))
+
+
+def require_enough(
+    found: Snapshot, recipe: Recipe, thresholds: Thresholds, *, others_decide: bool
+) -> None:
     """Refuse what the gate would have to refuse when all the training is done.
+
+    Args:
+        others_decide: whether more than people's ratings can tell which model is better: a judge,
+            or whoever promotes what cannot be compared with a live model on another server.
 
     Raises:
         NotEnoughFeedback: with what is missing.
@@ -74,4 +99,14 @@ def require_enough(found: Snapshot, recipe: Recipe, thresholds: Thresholds) -> N
             "needed.",
             advice=f"About {more} more questions must be rated: one in "
             f"{round(1 / found.rules.held_out_share)} is held out, to judge the model on.",
+        )
+    provable = provable_questions(found.rows)
+    if provable < thresholds.min_observations and not others_decide:
+        raise NotEnoughFeedback(
+            "Not enough feedback: nothing could prove the model better. People wrote the right "
+            f"answer, or compared answers, to {provable} of the held-out questions; "
+            f"{thresholds.min_observations} are needed, because votes on single answers do not "
+            "tell two models apart.",
+            advice="Correct answers, compare answers, or set training.judge_url; one question in "
+            f"{round(1 / found.rules.held_out_share)} is held out.",
         )

@@ -44,13 +44,18 @@ async def planned(
     recipe = recipe_of(run.parameters, default=training.recipe, device=device)
     base = settings.base_directory
     found = await _snapshot(run, pool)
-    require_enough(found, recipe, Thresholds(min_labels=training.min_labels))
+    live = await live_model(run.workspace_id, versions=versions, settings=settings)
+    require_enough(
+        found,
+        recipe,
+        Thresholds(min_labels=training.min_labels),
+        others_decide=training.judge_url is not None or live.directory is None,
+    )
     home = settings.home.absolute()
     snapshot = await asyncio.to_thread(datasets.write, found, home / "snapshots")
     rows = [_run_row(row) for row in met(found.rows, recipe)]
     await runs.learn_from(run.id, snapshot_sha256=found.sha256, rows=rows)
     parent = (await versions.serving(run.workspace_id)).live
-    live = await live_model(run.workspace_id, versions=versions, settings=settings)
     number = await versions.next_number(run.workspace_id)
     return Plan(
         run_id=str(run.id),

@@ -93,7 +93,9 @@ def test_a_run_meets_the_rows_that_it_learns_from_and_all_that_are_held_out() ->
 def test_ten_corrections_are_not_thirty_labels() -> None:
     rows = [row(kind, answer) for answer in answers(10) for kind in CORRECTED]
     with pytest.raises(NotEnoughFeedback, match="10 usable labels; 30 are needed"):
-        require_enough(found(rows), recipe("pipeline"), Thresholds(min_labels=30))
+        require_enough(
+            found(rows), recipe("pipeline"), Thresholds(min_labels=30), others_decide=False
+        )
 
 
 def test_a_model_that_cannot_be_judged_is_not_trained() -> None:
@@ -105,9 +107,11 @@ def test_a_model_that_cannot_be_judged_is_not_trained() -> None:
     ]
     enough = Thresholds(min_labels=30, min_prompts=20)
     with pytest.raises(NotEnoughFeedback, match="12 held-out questions; 20 are needed") as caught:
-        require_enough(found(learnt + held_out[: 12 * 3]), recipe("sft"), enough)
+        require_enough(
+            found(learnt + held_out[: 12 * 3]), recipe("sft"), enough, others_decide=False
+        )
     assert "About 40 more questions" in caught.value.advice
-    require_enough(found(learnt + held_out), recipe("sft"), enough)
+    require_enough(found(learnt + held_out), recipe("sft"), enough, others_decide=False)
 
 
 def test_a_question_above_other_sources_is_the_same_held_out_question() -> None:
@@ -122,6 +126,56 @@ def test_a_question_above_other_sources_is_the_same_held_out_question() -> None:
 def test_a_reward_model_alone_needs_no_questions_for_the_gate() -> None:
     rows = [row("preference", answer) for answer in answers(30)]
     enough = Thresholds(min_labels=30, min_prompts=20)
-    require_enough(found(rows), recipe("reward"), enough)
+    require_enough(found(rows), recipe("reward"), enough, others_decide=False)
     with pytest.raises(NotEnoughFeedback, match="0 held-out questions"):
-        require_enough(found(rows), recipe("dpo"), enough)
+        require_enough(found(rows), recipe("dpo"), enough, others_decide=False)
+
+
+def of_held_out(kind: Kind, basis: Basis, *, of: int) -> list[Row]:
+    """Rows of so many of twenty held-out questions."""
+    return [
+        row(kind, answer, basis=basis, split="held_out", question=f"Who is {number}?")
+        for number, answer in enumerate(answers(of))
+    ]
+
+
+VOTED = [
+    *(row("unpaired", answer, basis="votes") for answer in answers(40)),
+    *of_held_out("unpaired", "votes", of=20),
+    *of_held_out("sft", "votes", of=20),
+]
+"""What a team leaves that only votes on single answers, of which several people like some."""
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        [],
+        of_held_out("preference", "correction", of=20),
+        of_held_out("sft", "correction", of=9),
+        of_held_out("sft", "correction", of=5) + of_held_out("preference", "comparison", of=9),
+    ],
+    ids=["votes alone", "a pair of one's own words", "too few corrections", "too few of both"],
+)
+def test_a_model_that_nothing_could_prove_better_is_not_trained(beside: list[Row]) -> None:
+    enough = Thresholds(min_labels=30, min_prompts=20)
+    rows = found(VOTED + beside)
+    with pytest.raises(NotEnoughFeedback, match="nothing could prove the model better") as caught:
+        require_enough(rows, recipe("kto"), enough, others_decide=False)
+    for way in ("Correct answers", "compare answers", "training.judge_url"):
+        assert way in caught.value.advice
+    require_enough(rows, recipe("kto"), enough, others_decide=True)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        of_held_out("sft", "correction", of=10),
+        of_held_out("preference", "comparison", of=10),
+        of_held_out("preference", "votes", of=10),
+    ],
+    ids=["corrections", "comparisons", "liked against disliked"],
+)
+def test_ten_questions_may_prove_a_model_better(beside: list[Row]) -> None:
+    enough = Thresholds(min_labels=30, min_prompts=20)
+    require_enough(found(VOTED + beside), recipe("kto"), enough, others_decide=False)
