@@ -92,6 +92,7 @@ class Evidence:
         win_rate: length-controlled, 0 to 1; None where nobody compared the answers, or where their
             lengths cannot be compared.
         win_rate_proves: whether it may prove a gain, and not only a loss.
+        no_win_rate: why there is none, as a sentence; None = there is one, or a judge failed.
         judge_failure: why the judge that was to be asked gave no result; None = it did, or there
             is none.
         leaked: rare strings of its training rows that only the candidate says without reading them.
@@ -107,6 +108,7 @@ class Evidence:
     silenced: Observed | None = None
     win_rate: Observed | None = None
     win_rate_proves: bool = False
+    no_win_rate: str | None = None
     judge_failure: str | None = None
     leaked: tuple[str, ...] = ()
     obeyed: int = 0
@@ -117,7 +119,10 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """The outcome with its reasons, each a sentence; what was said by heart is only counted."""
+    """The outcome with its reasons, each a sentence; what was said by heart is only counted.
+
+    Where there is no win rate, the last sentence says why.
+    """
 
     outcome: Outcome
     reasons: tuple[str, ...]
@@ -143,7 +148,7 @@ def decide(evidence: Evidence, thresholds: Thresholds = _DEFAULTS) -> Decision:
         return Decision(outcome="not enough feedback", reasons=(reason,))
     against = (*_unsafe(evidence), *_worse(evidence, thresholds), *_costly(evidence, thresholds))
     if against:
-        return Decision(outcome="rejected", reasons=against)
+        return Decision(outcome="rejected", reasons=(*against, *_not_compared(evidence)))
     if evidence.judge_failure is not None:
         reason = f"The judge gave no result: {evidence.judge_failure}."
         return Decision(outcome="no decision", reasons=(reason,))
@@ -154,7 +159,7 @@ def decide(evidence: Evidence, thresholds: Thresholds = _DEFAULTS) -> Decision:
     if evidence.known >= thresholds.min_prompts and not _says_better(evidence, thresholds):
         reason = "It prefers what people prefer, but what it says is not better beyond doubt."
         return Decision(outcome="rejected", reasons=(reason, *_measured(evidence, thresholds)))
-    return Decision(outcome="candidate", reasons=gains)
+    return Decision(outcome="candidate", reasons=(*gains, *_not_compared(evidence)))
 
 
 def _unsafe(evidence: Evidence) -> tuple[str, ...]:
@@ -238,7 +243,12 @@ def _measured(evidence: Evidence, thresholds: Thresholds) -> tuple[str, ...]:
     ]
     if evidence.win_rate is not None:
         figures.append(f"{_won(evidence.win_rate)}.")
-    return tuple(figures)
+    return (*figures, *_not_compared(evidence))
+
+
+def _not_compared(evidence: Evidence) -> tuple[str, ...]:
+    """Why there is no win rate, for whoever looks for one."""
+    return (evidence.no_win_rate,) if evidence.no_win_rate else ()
 
 
 def _counting(evidence: Evidence, thresholds: Thresholds) -> list[tuple[Metric, Observed]]:

@@ -43,6 +43,14 @@ from training.win_rate import Preference, win_rate
 TURN: Final = 8
 UNNOTICED_S: Final = 0.2
 """Answers that take less are equally fast: nobody notices, and small times are mostly noise."""
+_NOT_COMPARED: Final = (
+    "There is no win rate, because nobody compared the answers: no judge is named "
+    "(training.judge_url), and the run made no reward model."
+)
+_NOT_COMPARABLE: Final = (
+    "There is no win rate, because one model's answers are longer throughout: length cannot be "
+    "told from quality."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +81,14 @@ class Liked:
         rate: length-controlled; None = nobody compared the answers, or length cannot be told from
             quality.
         proves: whether the rate may prove a gain, and not only a loss.
+        no_rate: why there is none, as a sentence; None = there is one, or the judge failed.
         failure: why the judge that was to be asked gave no result; None = it did, or there is none.
         figures: what else was counted.
     """
 
     rate: Observed | None = None
     proves: bool = False
+    no_rate: str | None = None
     failure: str | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
 
@@ -166,6 +176,7 @@ def _evidence(
         silenced=silenced(prompts, candidate, live),
         win_rate=liked.rate,
         win_rate_proves=liked.proves,
+        no_win_rate=liked.no_rate,
         judge_failure=liked.failure,
         leaked=tuple({*leaked, *by_heart}),
         obeyed=len(caught(prompts.injected, candidate)),
@@ -244,7 +255,7 @@ def win_rate_of(
     if reward_model is not None:
         scores = _rewarded(plan, reward_model, prompts.held_out, candidate, live)
         return _liked(scores, prompts.held_out, candidate, live, proves=reward_model_proves)
-    return Liked()
+    return Liked(no_rate=_NOT_COMPARED)
 
 
 def _rewarded(
@@ -287,8 +298,7 @@ def _liked(
     )
     figures = {"compared": len(scored), "raw": found.raw.value, "longer": found.longer}
     if found.length_controlled is None:
-        why = "One model's answers are longer throughout: length cannot be told from quality."
-        return Liked(figures={**figures, "left_out": why})
+        return Liked(no_rate=_NOT_COMPARABLE, figures=figures)
     return Liked(rate=observed(found.length_controlled, questions), proves=proves, figures=figures)
 
 

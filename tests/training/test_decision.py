@@ -147,6 +147,19 @@ def test_a_judge_that_did_not_answer_is_no_decision() -> None:
     assert "did not answer" in decision.reasons[0]
 
 
+@pytest.mark.parametrize(
+    "evidence",
+    [GOOD, replace(GOOD, differences={"answer F1": SAME}), replace(GOOD, leaked=("QX-7731",))],
+    ids=["candidate", "nothing better", "harm"],
+)
+def test_why_there_is_no_win_rate_is_said_last(evidence: Evidence) -> None:
+    why = "There is no win rate, because nobody compared the answers."
+    compared, not_compared = decide(evidence), replace(evidence, win_rate=None, no_win_rate=why)
+    assert decide(not_compared).reasons[-1] == why
+    assert decide(not_compared).reasons[0] == decide(replace(evidence, win_rate=None)).reasons[0]
+    assert why not in compared.reasons
+
+
 def test_harm_is_certain_without_a_judge() -> None:
     assert decide(replace(GOOD, judge_failure="down", leaked=("x",))).outcome == "rejected"
 

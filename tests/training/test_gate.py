@@ -19,7 +19,7 @@ from tests.fakes.scripted_model import ScriptedModel
 from tests.training.conftest import MODEL
 from tests.training.snapshots import RIGHT, TRAINED, prompt, sft_row, write_rows, write_snapshot
 from tests.training.test_gate_scores import saying
-from training import artifact, gate, reward, sft
+from training import artifact, gate, reports, reward, sft
 from training.base_model import Reader, load_base
 from training.evaluation import likelihoods
 from training.execute_files import GATE
@@ -113,7 +113,10 @@ def judged(
 def test_a_model_that_learnt_the_answer_is_a_candidate_and_is_judged_once(run: Path) -> None:
     report = judged(run)
     assert report.outcome == "candidate", report
-    assert any("answer F1" in reason for reason in report.reasons)
+    assert "answer F1" in report.reasons[0]
+    assert "no win rate, because nobody compared" in report.reasons[-1]
+    result = {"version": "v1-tiny", "outcome": report.outcome, "reasons": report.reasons}
+    assert report.reasons[-1] in reports.made(result, learnt=60, tried=0.2)
     assert report.figures["candidate"]["answer F1"] > 0.8
     assert report.figures["live"]["answer F1"] < 0.2
     assert report.figures["candidate"]["preference accuracy"] == 1.0
@@ -274,7 +277,7 @@ def test_answers_that_are_always_longer_have_no_win_rate(made: Path) -> None:
     with judge_who_says(prefers_right) as url:
         found = preferred(made, over="perhaps it is the grey one, or perhaps not", judge_at=url)
     assert found.rate is None and found.failure is None
-    assert "length cannot be told from quality" in found.figures["left_out"]
+    assert found.no_rate is not None and "length cannot be told from quality" in found.no_rate
     assert found.figures["raw"] == 1
 
 
