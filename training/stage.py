@@ -39,13 +39,14 @@ _WRITE_FAILED: Final = "enforce fail at inline_container.cc"
 """What torch says of a file that it could not write, whatever the reason."""
 
 ADVICE_ON_MEMORY: Final = (
-    "Lower per_device_train_batch_size (and raise gradient_accumulation_steps by as much), lower "
-    "max_length, or set load_in_8bit or load_in_4bit."
+    "Raise training.memory_mb; or, where a stage learns, lower per_device_train_batch_size (and "
+    "raise gradient_accumulation_steps by as much), lower max_length, or set load_in_8bit or "
+    "load_in_4bit."
 )
 ADVICE_ON_RLOOS_MEMORY: Final = (
-    "Lower num_generations, max_completion_length, max_length, or per_device_train_batch_size "
-    "times gradient_accumulation_steps, which is one batch here; or set load_in_8bit or "
-    "load_in_4bit."
+    "Raise training.memory_mb; or lower num_generations, max_completion_length, max_length, or "
+    "per_device_train_batch_size times gradient_accumulation_steps, which is one batch here; or "
+    "set load_in_8bit or load_in_4bit."
 )
 ADVICE_ON_DISK: Final = "Make room on the disk; the run goes on from its last checkpoint."
 
@@ -229,12 +230,26 @@ def memory_errors(kind: StageKind | None = None) -> Iterator[None]:
     advice = ADVICE_ON_RLOOS_MEMORY if kind == "rloo" else ADVICE_ON_MEMORY
     try:
         yield
-    except MemoryError as error:
-        raise OutOfMemory("The memory does not suffice.", advice=advice) from error
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, the CPU's allocator raises one
-        if not any(sign in str(error).lower() for sign in _ALLOCATION_FAILED):
+    except OutOfMemory:
+        raise
+    except Exception as error:
+        if not _is_out_of_memory(error):
             raise
         raise OutOfMemory("The memory does not suffice.", advice=advice) from error
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is memory that does not suffice.
+
+    Conversion takes whatever happens to a model for a fault of the model, with this as its cause.
+    """
+    if error is None:
+        return False
+    # torch.OutOfMemoryError is a RuntimeError, the CPU's allocator raises one.
+    refused = isinstance(error, RuntimeError) and any(
+        sign in str(error).lower() for sign in _ALLOCATION_FAILED
+    )
+    return refused or isinstance(error, MemoryError) or _is_out_of_memory(error.__cause__)
 
 
 @contextmanager

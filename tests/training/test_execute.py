@@ -14,13 +14,13 @@ import pytest
 
 from tests.training.conftest import MODEL
 from tests.training.test_preferences import FIELDS, snapshot
-from training import execute, reports
+from training import artifact, execute, reports
 from training.base_model import Reader
 from training.device import device_name
 from training.errors import OutOfMemory
 from training.plan import Live, Plan
 from training.recipes import RlooRecipe, SftRecipe, StageKind, StageRecipe, parse
-from training.stage import Events, Stage, StageResult
+from training.stage import Events, Stage, StageResult, memory_errors
 
 __all__ = ["snapshot"]
 
@@ -166,6 +166,32 @@ def test_stages_without_rows_are_left_out_and_each_says_why(
     assert (tuple(results), tuple(left_out)) == (("sft", "kto"), ("dpo", "reward", "rloo"))
     assert all(left_out.values())
     assert "no reward model" in left_out["rloo"]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] err == 0. can't allocate memory: 9 bytes"
+        ),
+    ],
+    ids=["Python", "torch"],
+)
+def test_an_adapter_that_memory_does_not_suffice_to_merge_is_not_blamed(
+    trainable: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Exception
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise refused
+
+    monkeypatch.setattr("peft.PeftModel.from_pretrained", refuse)
+    run = new_run(trainable, tmp_path / "run", kinds=("sft",), snapshot=rows)
+    (tmp_path / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "adapter" / name).touch()
+    with pytest.raises(OutOfMemory, match="does not suffice") as caught, memory_errors():
+        artifact.make(run.plan, run.folder, weights=run.weights, adapter=tmp_path / "adapter")
+    assert "training.memory_mb" in caught.value.advice
 
 
 class Killed(Exception):
