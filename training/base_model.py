@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+REFERENCE: Final = "ref"
+"""Name of the frozen adapter beside the one that learns; TRL's online trainer looks for it."""
 _FUSED_ATTENTION: Final = "scaled_dot_product_attention"
 """What transformers names where it refuses a model, such as Gemma 2, its fast attention."""
 
@@ -136,6 +138,39 @@ def load_policy(
     except (ValueError, OSError, RuntimeError) as error:
         raise BaseUnusable(f"The adapter does not fit {weights.name}: {error}") from error
     return policy
+
+
+def hold_on_to(policy: Any, reference: Path | None) -> None:
+    """Put the adapter of a reference beside the one that learns, in the place of any before.
+
+    It shares the base's weights, of which there is no second copy. TRL's online trainer takes it
+    for its reference, and the base where there is none.
+
+    Args:
+        reference: PEFT directory; None = the base, which needs none.
+    """
+    if REFERENCE in policy.peft_config:
+        policy.delete_adapter(REFERENCE)
+    if reference is not None:
+        policy.load_adapter(reference, REFERENCE)
+
+
+@contextmanager
+def being(policy: Any, reference: Path | None) -> Iterator[None]:
+    """Let a policy answer as its reference does.
+
+    Args:
+        reference: as for `hold_on_to`.
+    """
+    from trl.trainer.utils import use_adapter
+
+    with answering(policy):
+        hold_on_to(policy, reference)
+        try:
+            with use_adapter(policy, None if reference is None else REFERENCE):
+                yield
+        finally:
+            hold_on_to(policy, None)
 
 
 def load_base(

@@ -1,7 +1,8 @@
 """Direct preference optimization: preferred answers become likelier than the others.
 
-The reference is the policy that the stage begins with, the SFT policy in a pipeline. What it says
-of the pairs is computed once, before the first step, so no second model is held.
+The reference is the policy that `sft` left, however many stages stand between, or the base where
+there was none. What it says of the pairs is computed once, before the first step, with its adapter
+on the same base, so no second model is held.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,13 @@ from training.base_model import (
     new_trainer,
 )
 from training.errors import NotEnoughFeedback
-from training.preferences import compared, once, single_pairs, step_on_cores
+from training.preferences import (
+    compared,
+    once,
+    reference_totals,
+    single_pairs,
+    step_on_cores,
+)
 from training.recipes import DpoRecipe
 from training.rows import TrainingRow, question_of, read_rows
 from training.shared_prompt import Group, Scorer
@@ -26,7 +33,8 @@ def run(stage: Stage, recipe: DpoRecipe) -> StageResult:
     """Train the policy on the snapshot's preference pairs.
 
     The held-out measures are `accuracy`, the share of pairs whose preferred answer is the likelier
-    one per token, and `margin`, how much likelier it is (nats per answer).
+    one per token, and `margin`, how much likelier it is (nats per answer), of the policy that the
+    stage begins with and of the one that it leaves.
 
     Raises:
         NotEnoughFeedback: there is no pair that fits `max_length`.
@@ -47,7 +55,7 @@ def run(stage: Stage, recipe: DpoRecipe) -> StageResult:
     )
     scorer = Scorer.of(policy, pairs)
     with as_trained(recipe):
-        reference = once(stage, "reference", lambda: scorer.totals(pairs))
+        reference = reference_totals(stage, scorer, pairs)
         before = once(stage, "before", lambda: scorer.totals(held_out))
     trainer = trainer_of(stage, recipe, scorer, pairs, reference)
     train(trainer, stage)
@@ -106,7 +114,7 @@ def trainer_of(
     """TRL's DPO trainer, whose losses run on our log probabilities.
 
     Args:
-        reference: log probability of both answers of each pair, before training.
+        reference: log probability of both answers of each pair, by the stage's reference.
     """
     from datasets import Dataset
     from trl.trainer.dpo_config import DPOConfig

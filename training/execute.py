@@ -34,7 +34,7 @@ from training.execute_files import (
     RESULT,
 )
 from training.plan import Live, Plan, write_whole
-from training.recipes import StageRecipe, stages_of
+from training.recipes import StageKind, StageRecipe, stages_of
 from training.stage import (
     Events,
     Stage,
@@ -136,7 +136,7 @@ def _judged(
     return gate.judge(
         plan,
         folder,
-        reward_model=_reward(results),
+        reward_model=_left_by("reward", results),
         judge_api_key=judge_api_key,
         events=events,
         live=live.directory,
@@ -164,6 +164,9 @@ def _stages(
 ) -> tuple[dict[str, StageResult], dict[str, str]]:
     """Run the stages that have not ended yet.
 
+    Each begins with the policy that the one before it left. What all of them hold on to is the
+    policy that `sft` left, or the base where it was left out.
+
     Returns:
         Results of all of them by kind, and of those that were left out the reason.
     """
@@ -179,7 +182,8 @@ def _stages(
             snapshot=plan.snapshot,
             events=events,
             policy=_policy(results),
-            reward_model=_reward(results),
+            reference=_left_by("sft", results),
+            reward_model=_left_by("reward", results),
             cancelled=cancelled,
         )
         stage.folder.mkdir(parents=True, exist_ok=True)
@@ -227,8 +231,9 @@ def _policy(results: Mapping[str, StageResult]) -> Path | None:
     return adapters[-1] if adapters else None
 
 
-def _reward(results: Mapping[str, StageResult]) -> Path | None:
-    return results["reward"].adapter if "reward" in results else None
+def _left_by(kind: StageKind, results: Mapping[str, StageResult]) -> Path | None:
+    """The adapter of a stage; None where it was left out or has not been yet."""
+    return results[kind].adapter if kind in results else None
 
 
 def _told(results: Mapping[str, StageResult]) -> dict[str, Any]:

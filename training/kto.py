@@ -1,8 +1,8 @@
 """Learning from single votes: liked answers become likelier, disliked ones less likely.
 
-The reference is the policy that the stage begins with, as in `training.dpo`. How far the policy has
-moved at all (the divergence of the paper's equation 8) is estimated as TRL does: from answers of
-the same batch behind each other's prompts.
+The reference is the policy that `sft` left, as in `training.dpo`. How far the policy has moved from
+it at all (the divergence of the paper's equation 8) is estimated as TRL does: from answers of the
+same batch behind each other's prompts.
 """
 
 import math
@@ -22,7 +22,7 @@ from training.base_model import (
 )
 from training.cores import map_on_cores
 from training.errors import NotEnoughFeedback
-from training.preferences import compared, once, step_on_cores
+from training.preferences import compared, once, reference_totals, step_on_cores
 from training.recipes import KtoRecipe
 from training.rows import TrainingRow, question_of, read_rows
 from training.shared_prompt import Group, Scorer
@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 def run(stage: Stage, recipe: KtoRecipe) -> StageResult:
     """Train the policy on the snapshot's single votes.
 
-    The held-out measure is `value`, the paper's value function: 0.5 says nothing, 1 is an answer
-    that people liked made certain or one that they disliked made impossible. Liked and disliked
-    rows weigh the same in it.
+    The held-out measure is `value`, the paper's value function of how far answers moved since the
+    stage began, which in a pipeline is not since `sft`: what stages before it gained is theirs. So
+    it begins at 0.5, which says nothing; 1 is an answer that people liked made certain or one that
+    they disliked made impossible. Liked and disliked rows weigh the same in it.
 
     Raises:
         NotEnoughFeedback: there are no two votes that fit `max_length`.
@@ -63,7 +64,7 @@ def run(stage: Stage, recipe: KtoRecipe) -> StageResult:
     tested = [group for group, _ in held_out]
     scorer = Scorer.of(policy, groups)
     with as_trained(recipe):
-        reference = once(stage, "reference", lambda: scorer.totals(groups))
+        reference = reference_totals(stage, scorer, groups)
         before = once(stage, "before", lambda: scorer.totals(tested))
     trainer = trainer_of(stage, recipe, scorer, votes, reference, batch=batch)
     train(trainer, stage)
@@ -164,7 +165,8 @@ def trainer_of(
 
     Args:
         votes: as `rotated` makes them.
-        reference: log probability of each vote's own answer and of the other one, before training.
+        reference: log probability of each vote's own answer and of the other one, by the stage's
+            reference.
         batch: rows of a batch.
     """
     import torch

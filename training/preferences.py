@@ -6,8 +6,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training import bootstrap
+from training.base_model import being
 from training.cores import add_gradients
 from training.plan import write_whole
+from training.shared_prompt import Group, Scorer
 from training.stage import Stage
 
 if TYPE_CHECKING:
@@ -30,6 +32,26 @@ def once(stage: Stage, name: str, measure: Callable[[], Any]) -> Any:
         found = measure()
         write_whole(file, json.dumps(found))
         return found
+
+
+def reference_totals(stage: Stage, scorer: Scorer, groups: Sequence[Group]) -> list[list[float]]:
+    """What the policy that a stage holds on to says of answers (`Scorer.totals`), measured `once`.
+
+    Args:
+        scorer: of the policy that the stage begins with, before its first step.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+
+    def measure() -> list[list[float]]:
+        if stage.reference == stage.policy:
+            return scorer.totals(groups)
+        with being(scorer.policy, stage.reference):
+            return scorer.totals(groups)
+
+    found: list[list[float]] = once(stage, "reference", measure)
+    return found
 
 
 def compared(

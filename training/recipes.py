@@ -179,8 +179,8 @@ class RlooRecipe(_Stage):
         max_completion_length: tokens of a drawn answer.
         max_length: tokens of a prompt with its drawn answer; a longer prompt is not asked. TRL has
             no such field here.
-        length_limit: ratio of mean answer lengths, now over the SFT policy's, at which a stage
-            ends: longer answers that earn ever more are a reward model being fooled.
+        length_limit: ratio of mean answer lengths, now over those that the stage began with, at
+            which it ends: longer answers that earn ever more are a reward model being fooled.
     """
 
     kind: Literal["rloo"] = "rloo"
@@ -211,9 +211,10 @@ StageKind = Literal["sft", "dpo", "kto", "reward", "rloo"]
 class PipelineRecipe(_Fields):
     """Several stages, each beginning with the policy that the one before it left.
 
-    A stage of preferences needs a policy to hold on to, and `rloo` a reward model, so `sft` comes
-    first and `reward` before `rloo`. All but `reward` train one adapter: they have the `lora` of
-    `sft`. A stage without rows of its kind is left out, which its events say.
+    What `dpo`, `kto` and `rloo` hold on to is the policy that `sft` left, however many stages stand
+    between, or the base where it was left out. So `sft` comes first, and `reward` before `rloo`,
+    which needs its model. All but `reward` train one adapter: they have the `lora` of `sft`. A
+    stage without rows of its kind is left out, which its events say.
     """
 
     kind: Literal["pipeline"] = "pipeline"

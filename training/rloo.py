@@ -1,9 +1,10 @@
 """Online learning: the policy answers real prompts, and what the reward model likes gets likelier.
 
 REINFORCE with the other answers to the same prompt as baseline (Ahmadian et al. 2024,
-arxiv.org/abs/2402.14740). Rewards pay for the divergence from the policy that the stage begins
-with. A reward model can be fooled, most often by length: a stage whose answers grow past the
-recipe's limit while they earn more ends there, and says so.
+arxiv.org/abs/2402.14740). Rewards pay for the divergence from the policy that `sft` left, or from
+the base where there was none, whichever stages stand between. A reward model can be fooled, most
+often by length: a stage whose answers grow past the recipe's limit while they earn more ends there,
+and says so.
 """
 
 import statistics
@@ -13,6 +14,7 @@ from typing import Any, Final
 from training.base_model import (
     answering,
     as_trained,
+    hold_on_to,
     load_policy,
     load_tokenizer,
     new_trainer,
@@ -322,5 +324,8 @@ def trainer_of(stage: Stage, recipe: RlooRecipe, judged: _Judged, prompts: list[
         train_dataset=Dataset.from_list([{"prompt": list(prompt)} for prompt in prompts]),
         processing_class=load_tokenizer(stage.weights),
     )
+    if stage.reference != stage.policy:
+        # TRL made its reference of the policy that it was given.
+        hold_on_to(judged.policy, stage.reference)
     trainer.eos_token_ids = judged.ends
     return trainer

@@ -97,7 +97,8 @@ class Stage:
         weights: the base's Hugging Face directory.
         reader: makes the prompts.
         snapshot: the rows' folder.
-        policy: adapter of the stage before, to begin with and to hold on to; None = the base.
+        policy: adapter of the stage before, to begin with; None = the base.
+        reference: adapter of the policy to hold on to, the one that `sft` left; None = the base.
         reward_model: adapter of the reward stage, for `rloo`.
         cancelled: asked after every step.
     """
@@ -109,6 +110,7 @@ class Stage:
     snapshot: Path
     events: Events
     policy: Path | None = None
+    reference: Path | None = None
     reward_model: Path | None = None
     cancelled: Callable[[], bool] = lambda: False
 

@@ -99,6 +99,7 @@ class _School:
             snapshot=self.folder / "snapshot",
             events=Events(file=self.folder / "events.jsonl"),
             policy=policy,
+            reference=policy,
             reward_model=reward_model,
         )
         stage.folder.mkdir()

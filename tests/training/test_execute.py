@@ -137,16 +137,16 @@ def pipeline(trainable: Path, rows: Path, tmp_path_factory: pytest.TempPathFacto
     return run
 
 
-def test_each_stage_begins_with_the_policy_before_it_and_rloo_with_the_reward_model(
+def test_each_stage_begins_with_the_policy_before_it_and_holds_on_to_that_of_sft(
     pipeline: Run,
 ) -> None:
     sft, dpo, kto = (pipeline.adapter(n, kind) for n, kind in enumerate(KINDS[:3], 1))
-    assert [(each.kind, each.policy) for each in pipeline.begun] == [
-        ("sft", None),
-        ("dpo", sft),
-        ("kto", dpo),
-        ("reward", kto),
-        ("rloo", kto),
+    assert [(each.kind, each.policy, each.reference) for each in pipeline.begun] == [
+        ("sft", None, None),
+        ("dpo", sft, sft),
+        ("kto", dpo, sft),
+        ("reward", kto, sft),
+        ("rloo", kto, sft),
     ]
     assert pipeline.begun[-1].reward_model == pipeline.adapter(4, "reward")
 

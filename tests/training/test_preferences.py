@@ -153,6 +153,15 @@ def sft_policy(trainable: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return tiny_models.write_adapter(tmp_path_factory.mktemp("policy"), trainable / "bases" / MODEL)
 
 
+@pytest.fixture(scope="session")
+def moved_policy(
+    new_stage: Callable[..., Stage], sft_policy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What a stage between `sft` and the one that is tested has left."""
+    folder = tmp_path_factory.mktemp("between")
+    return run(new_stage(folder, "dpo", policy=sft_policy, reference=sft_policy)).adapter
+
+
 Trained = tuple[Stage, StageResult, Any]
 
 
@@ -160,14 +169,22 @@ Trained = tuple[Stage, StageResult, Any]
 def trained(
     new_stage: Callable[..., Stage],
     sft_policy: Path,
+    moved_policy: Path,
     reward_model: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[StageKind], Trained]:
-    """A stage of each kind that ran from its beginning to its end, and the model it left."""
+    """A stage of each kind that ran from its beginning to its end, and the model it left.
+
+    As in a pipeline, what it holds on to is not what it begins with.
+    """
 
     @cache
     def of(kind: StageKind) -> Trained:
-        options: dict[str, Any] = {"policy": sft_policy, "reward_model": reward_model}
+        options: dict[str, Any] = {
+            "policy": moved_policy,
+            "reference": sft_policy,
+            "reward_model": reward_model,
+        }
         stage = new_stage(tmp_path_factory.mktemp(kind), kind, **options)
         models = []
 
@@ -184,11 +201,11 @@ def trained(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_tensor_of_the_adapter_learns_and_the_base_stays(
-    trained: Callable[[StageKind], Trained], kind: StageKind, sft_policy: Path
+    trained: Callable[[StageKind], Trained], kind: StageKind, moved_policy: Path
 ) -> None:
     stage, result, model = trained(kind)
     assert len(told(stage, "loss")) == 3
-    begun = load_file(sft_policy / "adapter_model.safetensors")
+    begun = load_file(moved_policy / "adapter_model.safetensors")
     learnt = load_file(result.adapter / "adapter_model.safetensors")
     adapters = [name for name in learnt if "lora_" in name]
     assert len(adapters) == len(begun)
@@ -232,7 +249,7 @@ def test_a_stage_that_dies_goes_on_as_if_it_had_not(
     stage_in: Callable[..., Stage], trained: Callable[[StageKind], Trained], kind: StageKind
 ) -> None:
     unbroken, result, _ = trained(kind)
-    options = {"policy": unbroken.policy, "reward_model": unbroken.reward_model}
+    options = {name: getattr(unbroken, name) for name in ("policy", "reference", "reward_model")}
     asked = 0
 
     def dies() -> bool:
@@ -268,14 +285,14 @@ def test_a_reward_model_learns_on_weights_of_4_bits(stage_in: Callable[..., Stag
     ],
     ids=["float32", "bfloat16", "8bit", "4bit"],
 )
-def test_the_reference_is_the_policy_that_the_stage_begins_with(
+def test_after_sft_the_reference_is_the_policy_that_the_stage_begins_with(
     stage_in: Callable[..., Stage],
     tmp_path: Path,
     sft_policy: Path,
     held: dict[str, Any],
     rounded: float,
 ) -> None:
-    stage = stage_in("run", "dpo", policy=sft_policy)
+    stage = stage_in("run", "dpo", policy=sft_policy, reference=sft_policy)
     adapter = run(stage, max_steps=1, **held).adapter
     # Against any other reference, the rewards of the first step would not be zero.
     assert told(stage, "loss") == [pytest.approx(math.log(2), abs=rounded)]
@@ -284,34 +301,93 @@ def test_the_reference_is_the_policy_that_the_stage_begins_with(
     assert _answer(tmp_path / "made") == _reference(stage.weights, adapter)
 
 
-def test_the_reference_of_votes_and_of_online_learning_is_that_policy_too(
-    stage_in: Callable[..., Stage], trained: Callable[[StageKind], Trained], sft_policy: Path
+def test_after_sft_the_reference_of_votes_is_that_policy_too(
+    stage_in: Callable[..., Stage], sft_policy: Path
 ) -> None:
-    stage = stage_in("run", "kto", policy=sft_policy)
+    stage = stage_in("run", "kto", policy=sft_policy, reference=sft_policy)
     run(stage, max_steps=1, per_device_train_batch_size=8, gradient_accumulation_steps=1)
     # All votes are in this step, whose mean weight is 1.
     assert told(stage, "loss") == [pytest.approx(0.5, abs=1e-4)]
     for name in ("rewards/chosen", "rewards/rejected", "kl"):
         assert told(stage, name) == [pytest.approx(0, abs=1e-3)], name
-    online, _, _ = trained("rloo")
-    assert told(online, "kl")[0] == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "held", "after_sft"),
+    [
+        ("dpo", {}, True),
+        ("kto", {"load_in_8bit": True}, True),
+        ("dpo", {"load_in_4bit": True}, False),
+    ],
+)
+def test_whatever_moved_since_sft_the_reference_is_what_it_left_or_the_base(
+    stage_in: Callable[..., Stage],
+    sft_policy: Path,
+    moved_policy: Path,
+    kind: StageKind,
+    held: dict[str, Any],
+    after_sft: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(f"training.{kind}.train", lambda trainer, stage: None)
+    reference = sft_policy if after_sft else None
+    measured: dict[str, list[Any]] = {"reference": [], "before": []}
+    for name, policy in (("unmoved", reference), ("moved", moved_policy)):
+        stage = stage_in(name, kind, policy=policy, reference=reference)
+        adapter = run(stage, **held).adapter
+        for what, each in measured.items():
+            each.append(torch.tensor(json.loads((stage.folder / f"{what}.json").read_bytes())))
+    assert torch.allclose(*measured["reference"], atol=1e-4)
+    assert not torch.allclose(*measured["before"], atol=0.1)  # it tells what the stage gains
+    left = load_file(adapter / "adapter_model.safetensors")
+    for name, tensor in load_file(moved_policy / "adapter_model.safetensors").items():
+        assert torch.equal(left[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("moved", "after_sft", "beta"),
+    [(False, True, 0.05), (True, True, 0.05), (True, False, 0.05), (True, True, 0.0)],
+    ids=["begins there", "moved since", "moved from the base", "holds on to nothing"],
+)
+def test_online_learning_pays_for_the_distance_from_what_sft_left_or_the_base(
+    stage_in: Callable[..., Stage],
+    reward_model: Path,
+    sft_policy: Path,
+    moved_policy: Path,
+    moved: bool,
+    after_sft: bool,
+    beta: float,
+) -> None:
+    stage = stage_in(
+        "run",
+        "rloo",
+        policy=moved_policy if moved else sft_policy,
+        reference=sft_policy if after_sft else None,
+        reward_model=reward_model,
+    )
+    run(stage, max_steps=1, beta=beta)
+    if beta:
+        (far,) = told(stage, "kl")
+        assert far > 0.01 if moved else far == pytest.approx(0, abs=1e-4)
+    else:
+        assert told(stage, "kl") == []
 
 
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_:FutureWarning")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
 def test_the_shipped_recipe_for_a_gpu_runs_on_one(stage_in: Callable[..., Stage]) -> None:
     policy: Path | None = None
-    reward_model: Path | None = None
+    left: dict[StageKind, Path] = {}
     for recipe in stages_of(named("pipeline", "cuda")):
         assert (recipe.dtype, recipe.load_in_4bit, recipe.bf16) == ("bfloat16", True, True)
-        stage = stage_in(recipe.kind, recipe.kind, policy=policy, reward_model=reward_model)
+        options = {"reference": left.get("sft"), "reward_model": left.get("reward")}
+        stage = stage_in(recipe.kind, recipe.kind, policy=policy, **options)
         module = importlib.import_module(f"training.{recipe.kind}")
-        left = module.run(stage, recipe.model_copy(update={"max_steps": 2})).adapter
+        adapter = module.run(stage, recipe.model_copy(update={"max_steps": 2})).adapter
         assert len(told(stage, "loss")) == 2
-        if recipe.kind == "reward":
-            reward_model = left
-        else:
-            policy = left
+        left[recipe.kind] = adapter
+        if recipe.kind != "reward":
+            policy = adapter
 
 
 def test_an_answer_behind_another_prompt_is_cut_to_the_room_there(
