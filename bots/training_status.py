@@ -3,7 +3,7 @@
 For the chats' status and the terminal's: facts first, then one way to say them in lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -132,25 +132,25 @@ def _left_out(run: StoredRun) -> list[str]:
 
 def step_line(metric: Metric) -> str:
     """A step with what it measured."""
-    values = metric.values
-    of = f"/{values['of_steps']:.0f}" if "of_steps" in values else ""
-    parts = [f"{metric.stage} {metric.step}{of}"]
-    parts.append(f"loss {values['loss']:.4f}")
-    if "learning_rate" in values:
-        parts.append(f"learning rate {values['learning_rate']:.2e}")
-    if "tokens_per_s" in values:
-        parts.append(f"{values['tokens_per_s']:.0f} tokens/s")
-    if "eta_s" in values:
-        parts.append(_left(values["eta_s"]))
-    return "  ".join(parts)
+    of = f"/{metric.values['of_steps']:.0f}" if "of_steps" in metric.values else ""
+    return "  ".join([f"{metric.stage} {metric.step}{of}", *_measured(metric)])
 
 
 def _progress(step: Metric | None) -> str:
     if step is None or "of_steps" not in step.values:
         return ""
-    eta_s = step.values.get("eta_s")
-    left = f", {_left(eta_s)}" if eta_s is not None else ""
-    return f"step {step.step} of {step.values['of_steps']:.0f}{left}"
+    return ", ".join([f"step {step.step} of {step.values['of_steps']:.0f}", *_measured(step)])
+
+
+def _measured(metric: Metric) -> list[str]:
+    """What a step told, in words; not every stage tells all of it."""
+    words: dict[str, Callable[[float], str]] = {
+        "loss": lambda loss: f"loss {loss:.4f}",
+        "learning_rate": lambda rate: f"learning rate {rate:.2e}",
+        "tokens_per_s": lambda speed: f"{speed:.0f} tokens/s",
+        "eta_s": _left,
+    }
+    return [say(metric.values[name]) for name, say in words.items() if name in metric.values]
 
 
 def _left(eta_s: float) -> str:

@@ -216,7 +216,8 @@ def test_the_status_says_who_answers_what_was_made_and_how_the_runs_go(
     told = parley("status").out
     assert "Tried      v1, on 20% of the threads" in told
     assert "v1         canary (candidate): Better." in told
-    assert f"Running    train {run_id}: sft; step 1 of 4, 2 min left; Halfway." in told
+    step = "step 1 of 4, loss 2.0000, learning rate 1.00e-03, 50 tokens/s, 2 min left"
+    assert f"Running    train {run_id}: sft; {step}; Halfway." in told
     assert "Last run   promote" in told and "There is none." in told
     data = json.loads(parley("status", "--json").out)
     assert data["tried"]["number"] == 1 and data["live"] is None
@@ -232,8 +233,10 @@ async def _serving(url: str, run_id: RunId) -> None:
         assert version is not None
         await versions.start_canary(version.id, share=0.2)
         await runs.start(run_id)
-        values = {"loss": 2.0, "of_steps": 4.0, "eta_s": 120.0}
-        await runs.tell(run_id, stage="sft", note="Halfway.", metrics=[("sft", 1, values)])
+        values = {"loss": 2.0, "learning_rate": 1e-3, "tokens_per_s": 50.0}
+        progress = {"of_steps": 4.0, "eta_s": 120.0}
+        metrics = [("sft", 1, values | progress)]
+        await runs.tell(run_id, stage="sft", note="Halfway.", metrics=metrics)
         recipe = Recipe(kind="promote", parameters={})
         failed = await runs.queue(recipe, workspace_id=version.workspace_id, by=None, place={})
         await runs.end(failed, "failed", failure="There is none.")
