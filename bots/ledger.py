@@ -3,16 +3,17 @@
 Ids only, and what was decided: no text of questions or answers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
 from bots.errors import InputUnusable
+from storage.curations import Curation
 from storage.identity import AnswerId
 from storage.model_versions import ModelVersion, ModelVersions, VersionId
 from storage.pool import Pool
-from storage.rated import Rated, RatedAnswer
+from storage.rated import Rated, RatedAnswer, RatedComparison
 from storage.runs import RunId, RunRow, Runs, StoredRun
 
 
@@ -96,8 +97,10 @@ async def _told(
     runs: Sequence[StoredRun],
 ) -> Mapping[str, Any]:
     made = [await ModelVersions(pool).of_run(run.id) for run in runs]
+    compared = await Rated(pool).comparisons_with([answer.id for answer in answers])
     return {
         "answers": [_answer(answer) for answer in answers],
+        "comparisons": [_comparison(comparison) for comparison in compared],
         "rows": list({row.row_id: asdict(row) for row in rows}.values()),
         "runs": [_run(run) for run in runs],
         "versions": [_version(version) for version in made if version is not None],
@@ -118,7 +121,36 @@ def _answer(answer: RatedAnswer) -> Mapping[str, Any]:
             {"member": each.voter, "consent": each.consent, "at": each.at}
             for each in answer.corrections
         ],
+        "curations": _ruled(answer.curations),
     }
+
+
+def _comparison(comparison: RatedComparison) -> Mapping[str, Any]:
+    return {
+        "comparison_id": comparison.id,
+        "left": comparison.left.id,
+        "right": comparison.right.id,
+        "choices": [
+            {"member": each.voter, "winner": each.winner, "consent": each.consent, "at": each.at}
+            for each in comparison.judgements
+        ],
+        "curations": _ruled(comparison.curations),
+    }
+
+
+def _ruled(curations: Sequence[Curation]) -> list[Mapping[str, Any]]:
+    return [
+        {
+            "curator_id": each.curator_id,
+            "curator": each.curator,
+            "status": each.status,
+            "value": each.value,
+            "winner": each.winner,
+            "corrected": each.correction is not None,
+            "at": each.at,
+        }
+        for each in curations
+    ]
 
 
 def _run(run: StoredRun) -> Mapping[str, Any]:
@@ -142,3 +174,43 @@ def _version(version: ModelVersion) -> Mapping[str, Any]:
         "parent_id": version.parent_id,
         "outcome": version.gate.get("outcome"),
     }
+
+
+# -- In lines -------------------------------------------------------------------------------------
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """What `trace` found, a line for each thing."""
+    for answer in found["answers"]:
+        votes = ", ".join(f"{vote['value']:+d}" for vote in answer["votes"]) or "none"
+        yield (
+            f"answer {answer['answer_id']} by {answer['model']}: votes {votes}, "
+            f"{len(answer['corrections'])} corrections{_curators(answer['curations'])}"
+        )
+    for each in found["comparisons"]:
+        chosen = ", ".join(f"{one['winner']} by {one['member']}" for one in each["choices"])
+        yield (
+            f"comparison {each['comparison_id']} of {each['left']} (left) and {each['right']} "
+            f"(right): chosen {chosen}{_curators(each['curations'])}"
+        )
+    for row in found["rows"]:
+        yield f"row {row['row_id']}: {row['kind']}, {row['split']}, from {row['basis']}"
+    for run in found["runs"]:
+        yield f"run {run['run_id']}: {run['status']}, snapshot {run['snapshot_sha256']}"
+    for version in found["versions"]:
+        yield f"version {version['name']} ({version['version_id']}): {version['status']}"
+
+
+def _curators(ruled: Sequence[Mapping[str, Any]]) -> str:
+    """What curators say, who count before members; empty where they say nothing."""
+    return "".join(f"; curator {each['curator']}: {_said(each)}" for each in ruled)
+
+
+def _said(ruling: Mapping[str, Any]) -> str:
+    if ruling["status"] == "discarded":
+        return "discarded"
+    value, winner = ruling["value"], ruling["winner"]
+    said = [f"{value:+d}"] if value is not None else []
+    said += [winner] if winner is not None else []
+    said += ["corrected"] if ruling["corrected"] else []
+    return ", ".join(said) or "nothing"

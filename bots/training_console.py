@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from bots import runs_console
+from bots import ledger, runs_console
 from bots.administration_wording import METHODS
 from bots.errors import InputUnusable, ServiceMissing
 from bots.feedback_console import print_json, workspace_of
-from bots.ledger import trace
 from bots.runs_console import NO_WORKER, WORKER_PATIENCE_S, followed
 from bots.settings import Settings
 from bots.supervisor import can_train
@@ -202,20 +201,10 @@ async def _versions(args: argparse.Namespace, settings: Settings) -> int:
 
 async def _ledger(args: argparse.Namespace, settings: Settings) -> int:
     async with open_workplace(settings) as workplace:
-        found = await trace(workplace.pool, args.id)
+        found = await ledger.trace(workplace.pool, args.id)
     if args.json:
         print_json(found)
         return 0
-    for answer in found["answers"]:
-        votes = ", ".join(f"{vote['value']:+d}" for vote in answer["votes"]) or "none"
-        print(
-            f"answer {answer['answer_id']} by {answer['model']}: votes {votes}, "
-            f"{len(answer['corrections'])} corrections"
-        )
-    for row in found["rows"]:
-        print(f"row {row['row_id']}: {row['kind']}, {row['split']}, from {row['basis']}")
-    for run in found["runs"]:
-        print(f"run {run['run_id']}: {run['status']}, snapshot {run['snapshot_sha256']}")
-    for version in found["versions"]:
-        print(f"version {version['name']} ({version['version_id']}): {version['status']}")
+    for line in ledger.lines(found):
+        print(line)
     return 0

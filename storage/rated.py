@@ -206,6 +206,15 @@ class Rated:
         values = {"ids": list(ids), "limit": len(ids)}
         return await self._read_comparisons(SQL("c.id = ANY(%(ids)s)"), values)
 
+    async def comparisons_with(self, ids: Sequence[AnswerId]) -> list[RatedComparison]:
+        """The comparisons that somebody judged of any of these answers, in the order of their ids.
+
+        A question has one comparison at most, so an answer has, too.
+        """
+        values = {"ids": list(ids), "limit": len(ids)}
+        condition = SQL("(c.left_answer = ANY(%(ids)s) OR c.right_answer = ANY(%(ids)s))")
+        return await self._read_comparisons(condition, values)
+
     async def _read_comparisons(
         self, condition: SQL, values: Mapping[str, object]
     ) -> list[RatedComparison]:

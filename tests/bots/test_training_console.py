@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -13,10 +14,12 @@ import pytest
 
 from bots.__main__ import main
 from bots.run_comparison import CELL_WIDTH, NAME_WIDTH
+from storage.curations import Curated, Curation, Curations
 from storage.identity import WorkspaceId
 from storage.model_versions import ModelVersions
 from storage.pool import Pool, open_pool
 from storage.queue import workers_of
+from storage.rated import Rated, RatedComparison
 from storage.runs import Recipe, RunId, RunRow, Runs
 from storage.settings import DatabaseSettings
 from tests.bots.test_feedback_console import _rate
@@ -89,6 +92,69 @@ def test_a_run_is_queued_listed_followed_back_to_its_answers_and_cancelled(
     assert parley("runs", "watch", run_id, code=1).out.endswith("\ncancelled.\n")
     ended = json.loads(parley("runs", "cancel", run_id, "--json", code=1).out)
     assert ended == {"cancelled": False, "status": "cancelled"}
+
+
+def test_the_ledger_says_who_chose_what_and_what_curators_ruled_both_ways(
+    parley: Parley, database_url: str
+) -> None:
+    run_id = RunId(UUID(json.loads(parley("train", "--json").out)["run_id"]))
+    asyncio.run(_made(database_url, run_id))
+    compared = asyncio.run(_learnt_from_a_comparison(database_url, run_id))
+    (choice,) = compared.judgements
+    for known in (compared.left.id, compared.right.id, "cd" * 16, run_id, "v1"):
+        found = json.loads(parley("ledger", str(known), "--json").out)
+        (comparison,) = found["comparisons"]
+        assert comparison["comparison_id"] == str(compared.id)
+        assert comparison["left"] == str(compared.left.id)
+        (chosen,) = comparison["choices"]
+        assert (chosen["member"], chosen["winner"]) == (str(choice.voter), "left")
+        assert chosen["consent"] is True
+        (ruled,) = comparison["curations"]
+        assert (ruled["curator"], ruled["winner"]) == ("eve", "right")
+        assert [row["basis"] for row in found["rows"]] == ["comparison"]
+        assert [each["name"] for each in found["versions"]] == ["v1-00c0ffee"]
+        ruled_answers = {each["answer_id"]: each["curations"] for each in found["answers"]}
+        assert str(known) in (*ruled_answers, "cd" * 16, str(run_id), "v1")
+        told = parley("ledger", str(known)).out
+        assert f"chosen left by {choice.voter}; curator eve: right\n" in told
+        if str(compared.left.id) in ruled_answers:
+            (word,) = ruled_answers[str(compared.left.id)]
+            assert (word["value"], word["corrected"]) == (-1, True)
+            assert "1 corrections; curator eve: -1, corrected\n" in told
+        assert "In December" not in told and "In December" not in json.dumps(found)
+
+
+async def _learnt_from_a_comparison(url: str, run_id: RunId) -> RatedComparison:
+    """Let a run's only row come from the judged comparison, of which a curator thinks otherwise."""
+    async with open_pool(url, settings=DatabaseSettings()) as pool:
+        workspace_id = await _workspace(pool)
+        (compared,) = await Rated(pool).comparisons(workspace_id=workspace_id, limit=2)
+        now = datetime.now(UTC)
+        said: dict[str, Any] = {
+            "curator_id": uuid4(),
+            "curator": "eve",
+            "status": "submitted",
+            "at": now,
+        }
+        of_answer = Curation(**said, value=-1, correction="In December.")
+        of_comparison = Curation(**said, winner="right")
+        await Curations(pool).keep(
+            [
+                Curated(kind="answer", record_id=compared.left.id, made_at=now, said=(of_answer,)),
+                Curated(
+                    kind="comparison", record_id=compared.id, made_at=now, said=(of_comparison,)
+                ),
+            ]
+        )
+        row = RunRow(
+            row_id="cd" * 16,
+            kind="preference",
+            split="train",
+            basis="comparison",
+            answer_ids=[compared.left.id, compared.right.id],
+        )
+        await Runs(pool).learn_from(run_id, snapshot_sha256="1" * 64, rows=[row])
+        return compared
 
 
 @pytest.mark.parametrize(
