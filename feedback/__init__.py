@@ -9,7 +9,8 @@ changed or withdrawn vote, a deleted document and a forgotten person need no mes
 What curators say there `feedback.curation` brings back, at once where `feedback.webhook` is called,
 beside the vote and not over it.
 `feedback.datasets` makes training rows of both, by the rules of `feedback.rows` and
-`feedback.rulings`; `feedback.rankings` makes the leaderboard.
+`feedback.rulings`, and `feedback.forgotten_rows` deletes those of people who are forgotten;
+`feedback.rankings` makes the leaderboard.
 
 Entry point: `Feedback`, the same for every surface. Never here: chat SDKs, torch, SQL.
 """

@@ -2,9 +2,11 @@
 
 A snapshot is a folder: `<kind>.<split>.jsonl` in TRL's schemas, `rows.jsonl` with where each row
 comes from, and `manifest.json`. The same ratings under the same rules give the same hash, so a run
-can say what it learnt from; a person who is forgotten is in no later snapshot.
+can say what it learnt from. A person who is forgotten is in no later snapshot, and of earlier ones
+`feedback.forgotten_rows` leaves the manifest.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,13 +19,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
+from uuid import UUID
 
 from feedback.near_duplicates import without_near_duplicates
 from feedback.own_process import in_own_process
 from feedback.rows import Compiled, Kind, Row, Split, compile_rows
 from feedback.rules import Rules
 from feedback.scrubbing import Scrubbed, Scrubber
-from storage.identity import WorkspaceId
+from storage.identity import MemberId, WorkspaceId
 from storage.members import Members
 from storage.pool import Pool
 from storage.rated import Rated, RatedAnswer, RatedComparison
@@ -37,6 +40,7 @@ FORMAT: Final = 1
 LEFTOVER_AFTER_S: Final = 3600.0
 """Writing a snapshot takes seconds: one that was begun so long ago is nobody's any more."""
 _MANIFEST: Final = "manifest.json"
+_LISTED: Final = "rows.jsonl"
 
 Scrub = Callable[[str], Scrubbed]
 
@@ -199,7 +203,7 @@ def write(found: Snapshot, directory: Path) -> Path:
     if _is_whole(folder, files, found.sha256):
         return folder
     directory.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(directory)
+    remove_leftovers(directory)
     unfinished = directory / f".{found.sha256}.{os.getpid()}"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -217,6 +221,51 @@ def write(found: Snapshot, directory: Path) -> Path:
     return folder
 
 
+def remove_leftovers(directory: Path) -> None:
+    """Remove what processes left that were killed while they wrote."""
+    for leftover in directory.glob(".*.*"):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster, or has ended
+            if time.time() - leftover.stat().st_mtime > LEFTOVER_AFTER_S:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def with_rows(directory: Path) -> list[Path]:
+    """The snapshots in a directory that still have rows."""
+    return sorted({file.parent for file in directory.glob("[!.]*/*.jsonl")})
+
+
+def voters_of(folder: Path) -> frozenset[MemberId] | None:
+    """Whose ratings a snapshot's rows come from; None where the list of them is damaged or lost.
+
+    Raises:
+        OSError: it cannot be read now.
+    """
+    try:
+        with (folder / _LISTED).open(encoding="utf-8") as lines:
+            return frozenset(
+                MemberId(UUID(each)) for line in lines for each in json.loads(line)["voters"]
+            )
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
+
+
+def remove_rows(folder: Path) -> None:
+    """Delete a snapshot's rows, and keep its manifest.
+
+    The list of rows goes last: while it is there, whoever begins again after a kill or a power cut
+    knows that there is something left to delete.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    for file in folder.glob("*.jsonl"):
+        if file.name != _LISTED:
+            file.unlink(missing_ok=True)
+    _sync(folder)
+    (folder / _LISTED).unlink(missing_ok=True)
+    _sync(folder)
+
+
 def _files(found: Snapshot) -> dict[str, bytes]:
     """What the snapshot's files hold, by name; all of it follows from the hash."""
     files = {
@@ -224,7 +273,7 @@ def _files(found: Snapshot) -> dict[str, bytes]:
         for kind in get_args(Kind)
         for split in get_args(Split)
     }
-    return files | {"rows.jsonl": _lines([_provenance(row) for row in found.rows])}
+    return files | {_LISTED: _lines([_provenance(row) for row in found.rows])}
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -240,13 +289,6 @@ def _is_whole(folder: Path, files: Mapping[str, bytes], sha256: str) -> bool:
         )
     except (OSError, ValueError, LookupError, TypeError):
         return False
-
-
-def _remove_leftovers(directory: Path) -> None:
-    """Remove what processes left that were killed while they wrote."""
-    for leftover in directory.glob(".*.*"):
-        if time.time() - leftover.stat().st_mtime > LEFTOVER_AFTER_S:
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _write_durably(path: Path, text: bytes) -> None:

@@ -1,5 +1,6 @@
 """Members: whether a person's words may train models, and how a person is forgotten."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import LiteralString
@@ -84,6 +85,18 @@ class Members:
                 subject_id=member_id,
                 details={},
             )
+
+    async def known(self, ids: Collection[MemberId]) -> frozenset[MemberId]:
+        """Those of these people who have not been forgotten.
+
+        Raises:
+            StorageUnavailable: safe to retry.
+        """
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT id FROM members WHERE id = ANY(%s)", [list(ids)]
+            )
+            return frozenset(MemberId(row[0]) for row in await found.fetchall())
 
     async def quarantined(self, workspace_id: WorkspaceId) -> frozenset[MemberId]:
         """People of a workspace whose ratings do not count."""

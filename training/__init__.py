@@ -4,7 +4,8 @@
 process of the run's own (`execute`): stages by `recipes` (`sft`, `dpo`, `kto`, `reward`, `rloo`) in
 the frame of `stage`, the quantized model (`artifact`), and the `gate`, whose rule is `decision`.
 `serving` promotes and rolls back, `canary` watches tried versions, `schedule` queues runs by
-itself. Enter by `python -m training worker`, `export`, `push` or `curves`.
+itself, and `feedback.forgotten_rows` empties the snapshots of people who are forgotten. Enter by
+`python -m training worker`, `export`, `push` or `curves`.
 
 May import `feedback`, `engine` and `storage`; `bots` and `training` never import each other, and no
 chat SDK enters. Torch is imported inside functions only, so that the worker does without it.

@@ -71,9 +71,10 @@ def read_rows_with_basis(
 
 
 def _unreadable(file: Path, why: str) -> TrainingError:
-    return TrainingError(
-        f"{file} cannot be read: {why}.", advice="Start a new run: it writes a new snapshot."
-    )
+    text = f"{file} cannot be read: {why}."
+    if not file.exists():
+        text = f"{file} is gone: rows go when somebody whose ratings made them is forgotten."
+    return TrainingError(text, advice="Start a new run: it writes a new snapshot.")
 
 
 def _row(fields: Mapping[str, Any]) -> TrainingRow:

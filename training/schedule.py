@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from storage.errors import StorageUnavailable
@@ -14,14 +16,23 @@ LOOK_EVERY_S: Final = 60.0
 
 
 async def queue_due_runs(runs: Runs, settings: TrainingSettings) -> None:
-    """Look again and again until cancelled."""
+    """Queue what is due again and again until cancelled."""
+    await look_for_ever(partial(queue_due, runs, settings), action="schedule_unread")
+
+
+async def look_for_ever(look: Callable[[], Awaitable[object]], *, action: str) -> None:
+    """Look again and again until cancelled.
+
+    Args:
+        action: names in the log a look that failed.
+    """
     while True:
         try:
-            await queue_due(runs, settings)
+            await look()
         except StorageUnavailable as error:
-            logger.warning("not looked: %s", error, extra={"action": "schedule_unread"})
+            logger.warning("not looked: %s", error, extra={"action": action})
         except Exception:  # a full disk, a bug: no reason to end what else the worker does
-            logger.exception("not looked", extra={"action": "schedule_unread"})
+            logger.exception("not looked", extra={"action": action})
         await asyncio.sleep(LOOK_EVERY_S)
 
 

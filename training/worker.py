@@ -19,6 +19,7 @@ from uuid import UUID
 from procrastinate.jobs import Job
 
 from engine.errors import EngineError
+from feedback.forgotten_rows import ForgottenRows
 from storage.model_versions import GateStatus, ModelVersion, ModelVersions
 from storage.notices import PERSON, NewNotice, Notices
 from storage.outages import outlive_outages
@@ -33,7 +34,7 @@ from training.execute_files import EVENTS, EXIT_FAILED, EXIT_STOPPED, FAILURE, G
 from training.plan import FILE as PLAN
 from training.plan import Live, Plan
 from training.planning import live_model, planned
-from training.schedule import queue_due_runs
+from training.schedule import look_for_ever, queue_due_runs
 from training.serving import ModelSwitch, Rollback
 from training.settings import TrainingProcessSettings
 from training.stage import disk_errors
@@ -72,14 +73,19 @@ class TrainingWorker:
         self._no_room_since: dict[RunId, float] = {}
 
     async def work(self) -> None:
-        """Work, and watch what is tried, until cancelled; outlives outages of the database."""
+        """Work, watch what is tried, and delete what forgotten people left in snapshots.
+
+        Until cancelled; outlives outages of the database.
+        """
         watch = CanaryWatch(
             pool=self.pool,
             switch=self.switch,
             settings=self.settings.training,
         )
+        forgotten = ForgottenRows(pool=self.pool, directory=self.settings.home / "snapshots")
         async with asyncio.TaskGroup() as group:
             group.create_task(watch.watch())
+            group.create_task(look_for_ever(forgotten.sweep, action="snapshots_unswept"))
             group.create_task(queue_due_runs(self.runs, self.settings.training))
             for queue in (TRAINING_QUEUE, SERVING_QUEUE):
                 work = partial(self._work, queue)

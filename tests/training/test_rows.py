@@ -14,8 +14,11 @@ from engine.local_chat import LocalChat
 from engine.metrics import Metrics
 from engine.prompt import ChatMessage
 from engine.scheduler import Job
+from feedback.datasets import remove_rows
+from tests.training.snapshots import write_snapshot
 from training.base_model import Reader
 from training.errors import TrainingError
+from training.gate_prompts import gate_prompts
 from training.rows import read_rows
 
 
@@ -66,3 +69,12 @@ def test_a_damaged_snapshot_names_its_file(tmp_path: Path, damage: Callable[[str
     with pytest.raises(TrainingError, match=r"sft\.train\.jsonl cannot be read") as caught:
         read_rows(tmp_path, "sft", "train")
     assert "new run" in caught.value.advice
+
+
+def test_a_run_whose_rows_were_deleted_says_why_and_what_to_do(tmp_path: Path) -> None:
+    snapshot = write_snapshot(tmp_path / "snapshot")
+    remove_rows(snapshot)
+    for read in (lambda: read_rows(snapshot, "sft", "train"), lambda: gate_prompts(snapshot)):
+        with pytest.raises(TrainingError, match="is gone: rows go when somebody") as caught:
+            read()
+        assert caught.value.advice == "Start a new run: it writes a new snapshot."
