@@ -337,8 +337,10 @@ def test_whatever_moved_since_sft_the_reference_is_what_it_left_or_the_base(
         adapter = run(stage, **held).adapter
         for what, each in measured.items():
             each.append(torch.tensor(json.loads((stage.folder / f"{what}.json").read_bytes())))
-    assert torch.allclose(*measured["reference"], atol=1e-4)
-    assert not torch.allclose(*measured["before"], atol=0.1)  # it tells what the stage gains
+    first, second = measured["reference"]
+    assert torch.allclose(first, second, atol=1e-4)
+    unmoved, moved = measured["before"]  # which tells what the stage gains
+    assert not torch.allclose(unmoved, moved, atol=0.1)
     left = load_file(adapter / "adapter_model.safetensors")
     for name, tensor in load_file(moved_policy / "adapter_model.safetensors").items():
         assert torch.equal(left[name], tensor), name
