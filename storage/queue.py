@@ -130,6 +130,19 @@ async def progressed(pool: Pool, job: Job) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Ended:
+    """An attempt at a job that ended here.
+
+    Attributes:
+        worker_id: of procrastinate's worker that made it.
+        at: when it ended, by `monotonic`.
+    """
+
+    worker_id: int | None
+    at: float
+
+
 @dataclass(kw_only=True)
 class _Here:
     """What this process does with the jobs of a database, whichever of its workers does it.
@@ -140,12 +153,21 @@ class _Here:
     Attributes:
         running: ids of the jobs in progress. A heartbeat that was late does not make them run a
             second time beside themselves.
-        ended: ids of jobs that ended, and when. One that the database still holds for running a
-            while later could not be marked, and is queued again.
+        ended: by the ids of jobs, the last attempt that ended. One that the database still holds
+            for running a while later could not be marked, and is queued again.
     """
 
     running: set[int] = field(default_factory=set)
-    ended: dict[int, float] = field(default_factory=dict)
+    ended: dict[int, _Ended] = field(default_factory=dict)
+
+    def has_ended(self, number: int, worker_id: int | None) -> bool:
+        """Whether an attempt that the database holds for running has ended here.
+
+        Args:
+            worker_id: whose it is; None = procrastinate has forgotten that worker.
+        """
+        ended = self.ended.get(number)
+        return ended is not None and worker_id in (None, ended.worker_id)
 
 
 _here: WeakKeyDictionary[Pool, _Here] = WeakKeyDictionary()
@@ -223,7 +245,7 @@ class Worker:
             raise
         finally:
             self._here.running.discard(number)
-            self._here.ended[number] = monotonic()
+            self._here.ended[number] = _Ended(worker_id=job.worker_id, at=monotonic())
 
     async def _give_up(self, job: Job, *, died: bool) -> None:
         logger.error(
@@ -254,7 +276,7 @@ class Worker:
                 for job in await app.job_manager.get_stalled_jobs(
                     queue=self.queue, seconds_since_heartbeat=STALLED_AFTER_S
                 ):
-                    if not self._is_own(_number(job)):
+                    if not self._is_own(job):
                         await self._recover(app, job)
                 await self._requeue_unmarked(app)
             except (ProcrastinateException, StorageUnavailable, TimeoutError, RetryLater) as error:
@@ -279,9 +301,10 @@ class Worker:
                 [self.id],
             )
 
-    def _is_own(self, number: int) -> bool:
+    def _is_own(self, job: Job) -> bool:
         """Whether a job is, or was until lately, this process's: no death left it behind."""
-        return number in self._here.running or number in self._here.ended
+        number = _number(job)
+        return number in self._here.running or self._here.has_ended(number, job.worker_id)
 
     async def _recover(self, app: App, job: Job) -> None:
         if await self._count_failure(job) < self.max_attempts:
@@ -295,17 +318,19 @@ class Worker:
 
     async def _requeue_unmarked(self, app: App) -> None:
         long_ago = monotonic() - STALLED_AFTER_S
-        numbers = [number for number, at in self._here.ended.items() if at < long_ago]
+        numbers = [number for number, ended in self._here.ended.items() if ended.at < long_ago]
         if not numbers:
             return
         async with self.pool.connection() as connection:
             found = await connection.execute(
-                "SELECT id FROM procrastinate_jobs WHERE id = ANY(%s) AND status = 'doing'",
+                "SELECT id, worker_id FROM procrastinate_jobs"
+                " WHERE id = ANY(%s) AND status = 'doing'",
                 [numbers],
             )
-            unmarked = [row[0] for row in await found.fetchall()]
+            doing = dict(await found.fetchall())
         for number in numbers:
-            if number in unmarked and number not in self._here.running:
+            # Another process may have begun it meanwhile, whose attempt is not to be ended here.
+            if number in doing and self._here.has_ended(number, doing[number]):
                 await app.job_manager.retry_job_by_id_async(number, datetime.now(UTC))
             self._here.ended.pop(number, None)
 

@@ -11,18 +11,30 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from storage.outages import outlive_outages
 from storage.pool import Pool, open_pool
-from storage.queue import STALLED_AFTER_S, Worker, defer, progressed
+from storage.queue import (
+    HEARTBEAT_S,
+    STALLED_AFTER_S,
+    RetryLater,
+    Worker,
+    defer,
+    progressed,
+)
 from storage.settings import DatabaseSettings
 
 QUEUE = "chores"
 TIMEOUT_S = 60.0
 
 
+async def queue(pool: Pool, name: str = "chore") -> None:
+    async with pool.connection() as connection:
+        await defer(connection, "chore", queue=QUEUE, lock=name, arguments={"name": name})
+
+
 @asynccontextmanager
 async def working(
-    pool: Pool, run: Callable[[Job], Awaitable[None]], *, max_attempts: int
+    pool: Pool, run: Callable[[Job], Awaitable[None]], *, max_attempts: int, concurrency: int = 1
 ) -> AsyncIterator[list[Job]]:
-    """Workers, a new one after each outage, of one job that is queued; what they gave up."""
+    """Workers, a new one after each outage, of what is queued; the jobs that they gave up."""
     given_up: list[Job] = []
 
     async def gave_up(job: Job, died: bool) -> None:
@@ -35,13 +47,11 @@ async def working(
             tasks=("chore",),
             run=run,
             gave_up=gave_up,
-            concurrency=1,
+            concurrency=concurrency,
             max_attempts=max_attempts,
             delete_jobs="always",
         ).work()
 
-    async with pool.connection() as connection:
-        await defer(connection, "chore", queue=QUEUE, lock="chore", arguments={})
     task = asyncio.create_task(outlive_outages(work, action="chores_database_lost"))
     try:
         yield given_up
@@ -84,6 +94,7 @@ async def test_an_outage_is_no_failure_of_the_job_that_was_being_done(database_u
             finally:
                 ended.set()
 
+        await queue(pool)
         async with working(pool, run, max_attempts=1) as given_up:
             await begun.wait()
             async with outage(database_url):
@@ -107,8 +118,41 @@ async def test_only_failures_since_the_last_progress_give_a_job_up(pool: Pool) -
             done.set()
         raise ZeroDivisionError
 
+    await queue(pool)
     async with asyncio.timeout(TIMEOUT_S), working(pool, run, max_attempts=3) as given_up:
         await done.wait()
         while not given_up:  # noqa: ASYNC110 (told a moment after the attempt)
             await asyncio.sleep(0.05)
     assert (calls, len(given_up)) == (6, 1)
+
+
+async def test_a_job_that_another_process_took_up_is_not_begun_a_second_time(
+    database_url: str, pool: Pool
+) -> None:
+    busy, taken = asyncio.Event(), asyncio.Event()
+    begun = 0
+
+    async def put_off(job: Job) -> None:
+        if job.task_kwargs["name"] == "put off":
+            raise RetryLater(1)
+        busy.set()
+        await asyncio.Event().wait()
+
+    async def take_up(job: Job) -> None:
+        nonlocal begun
+        begun += 1
+        taken.set()
+        await asyncio.Event().wait()
+
+    for name in ("put off", "keeps busy"):
+        await queue(pool, name)
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        open_pool(database_url, settings=DatabaseSettings()) as elsewhere,
+        working(pool, put_off, max_attempts=1),
+    ):
+        await busy.wait()
+        async with working(elsewhere, take_up, max_attempts=1, concurrency=2):
+            await taken.wait()
+            await asyncio.sleep(STALLED_AFTER_S + 3 * HEARTBEAT_S)
+    assert begun == 1
