@@ -123,6 +123,7 @@ class Ratings:
             MessageNotFound: no such answer for this audience.
         """
         async with self._pool.connection() as connection:
+            consent = await _consented(connection, audience, member_id)
             await _hold_answer(connection, answer_id, audience)
             stored = await connection.execute(
                 "INSERT INTO votes (answer_id, member_id, value, reasons, comment, consent)"
@@ -134,10 +135,7 @@ class Ratings:
                 " AND (votes.reasons, votes.comment)"
                 " IS DISTINCT FROM (excluded.reasons, excluded.comment))"
                 " RETURNING created_at = updated_at",
-                [
-                    *(answer_id, member_id, value, list(reasons), comment),
-                    await _consented(connection, audience, member_id),
-                ],
+                [answer_id, member_id, value, list(reasons), comment, consent],
             )
             row = await stored.fetchone()
             if row is None:
@@ -172,16 +170,14 @@ class Ratings:
             MessageNotFound: no such answer for this audience.
         """
         async with self._pool.connection() as connection:
+            consent = await _consented(connection, audience, member_id)
             await _hold_answer(connection, answer_id, audience)
             stored = await connection.execute(
                 "INSERT INTO corrections (answer_id, member_id, text, consent)"
                 " VALUES (%s, %s, %s, %s) ON CONFLICT (answer_id, member_id) DO UPDATE"
                 " SET text = excluded.text, consent = excluded.consent, updated_at = now()"
                 " WHERE corrections.text <> excluded.text",
-                [
-                    *(answer_id, member_id, text),
-                    await _consented(connection, audience, member_id),
-                ],
+                [answer_id, member_id, text, consent],
             )
             if stored.rowcount:
                 await mark(connection, "answer", answer_id, workspace_id=audience.workspace_id)
@@ -243,6 +239,7 @@ class Ratings:
             MessageNotFound: no such comparison for this audience.
         """
         async with self._pool.connection() as connection:
+            consent = await _consented(connection, audience, member_id)
             found = await connection.execute(
                 "SELECT c.left_answer, c.right_answer, l.model, r.model FROM comparisons c"
                 " JOIN answers l ON l.id = c.left_answer JOIN answers r ON r.id = c.right_answer"
@@ -260,10 +257,7 @@ class Ratings:
                 " SET winner = excluded.winner, consent = excluded.consent, updated_at = now()"
                 " WHERE comparison_votes.winner <> excluded.winner"
                 " RETURNING created_at <> updated_at",
-                [
-                    *(comparison_id, member_id, winner),
-                    await _consented(connection, audience, member_id),
-                ],
+                [comparison_id, member_id, winner, consent],
             )
             change = await stored.fetchone()
             if change is not None:
@@ -372,7 +366,19 @@ async def _hold_answer(
 
 
 async def _consented(connection: Connection, audience: Audience, member_id: MemberId) -> bool:
-    """Whether person and place agree to training now."""
+    """Whether person and place agree to training, which stays so until the transaction ends.
+
+    Who withdraws waits until then: a rating that is not committed yet, which they could not see,
+    would keep its consent for good. Whoever withdraws or deletes locks these rows first, and so
+    does this: it must come before all other statements of the transaction.
+    """
+    for table, id_ in (
+        ("workspaces", audience.workspace_id),
+        ("channels", audience.channel_id),
+        ("members", member_id),
+    ):
+        statement = SQL("SELECT FROM {} WHERE id = %s FOR SHARE").format(Identifier(table))
+        await connection.execute(statement, [id_])
     found = await connection.execute(
         "SELECT u.consent AND coalesce((c.settings->>%(key)s)::boolean,"
         " (w.settings->>%(key)s)::boolean, false)"

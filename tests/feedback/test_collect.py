@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -233,6 +234,48 @@ async def test_a_vote_remembers_consent_and_loses_it_when_it_is_withdrawn(
     assert await rows(pool, "SELECT count(*) FROM votes WHERE consent") == [(1,)]
     await members.set_consent(ada, False)
     assert await rows(pool, "SELECT count(*) FROM votes WHERE consent") == [(0,)]
+
+
+@pytest.mark.parametrize("whose", ["person", "channel", "workspace"])
+async def test_who_withdraws_consent_reaches_a_vote_that_is_just_being_stored(
+    feedback: Feedback, answered: Answers, team: Team, pool: Pool, database_url: str, whose: str
+) -> None:
+    members, places, workspace = Members(pool), Places(pool), team.general.workspace_id
+    assert team.general.member_id is not None and team.general.channel_id is not None
+    ada, general = team.general.member_id, team.general.channel_id
+
+    async def agree(given: bool, *to: str) -> None:
+        settings = {"consent_to_train": given}
+        if "person" in to:
+            await members.set_consent(ada, given)
+        if "workspace" in to:
+            await places.save_workspace_settings(workspace, settings, by=ada)
+        if "channel" in to:
+            await places.save_channel_settings(general, settings, by=ada)
+
+    async def wait(task: asyncio.Task[Any], *, waiting: int) -> None:
+        """Until the task has ended, or so many statements wait for others to end."""
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        locked = f"{count} AND wait_event_type = 'Lock'"
+        while not task.done() and await rows(pool, locked) != [(waiting,)]:  # noqa: ASYNC110 (no event)
+            await asyncio.sleep(0.02)
+
+    await agree(True, "person", "channel" if whose == "channel" else "workspace")
+    (answer,) = (await answered(team.general)).answers
+    async with await psycopg.AsyncConnection.connect(database_url) as same_vote:
+        await same_vote.execute(
+            "INSERT INTO votes (answer_id, member_id, value, consent) VALUES (%s, %s, 1, false)",
+            [answer, ada],
+        )
+        voting = asyncio.create_task(
+            feedback.vote(answer_id=answer, audience=team.general, value=1)
+        )
+        await wait(voting, waiting=1)
+        withdrawing = asyncio.create_task(agree(False, whose))
+        await wait(withdrawing, waiting=2)
+        await same_vote.rollback()
+    await asyncio.gather(voting, withdrawing)
+    assert await rows(pool, "SELECT consent FROM votes") == [(False,)]
 
 
 async def test_a_vote_whose_outbox_row_fails_is_not_recorded(
