@@ -281,10 +281,16 @@ class ModelVersions:
             await cursor.execute(_VOTES, [workspace_id, since])
             return await cursor.fetchall()
 
-    async def start_canary(self, version_id: VersionId, *, share: float) -> None:
-        """Try a candidate on a share of the threads; one that was tried is a candidate again."""
+    async def start_canary(self, version_id: VersionId, *, share: float) -> bool:
+        """Try a candidate on a share of the threads; one that was tried is a candidate again.
+
+        Returns:
+            False where it is no candidate any more; nothing changed.
+        """
         async with self._pool.connection() as connection:
             version = await _locked(connection, version_id)
+            if version.status not in ("candidate", "canary"):
+                return False
             await connection.execute(
                 "UPDATE model_versions SET status = 'candidate', share = 0, status_at = now()"
                 " WHERE workspace_id = %s AND status = 'canary' AND id <> %s",
@@ -303,17 +309,29 @@ class ModelVersions:
                 version_id,
                 {"share": share},
             )
+            return True
 
     async def promote(
-        self, version_id: VersionId, *, by: MemberId | None, notice: NewNotice | None = None
-    ) -> None:
+        self,
+        version_id: VersionId,
+        *,
+        by: MemberId | None,
+        was: Literal["canary"] | None = None,
+        notice: NewNotice | None = None,
+    ) -> bool:
         """Let a version answer the whole workspace; the one that did is retired.
 
         Args:
+            was: what it is believed to be; None = whatever it is.
             notice: left with it: either both are stored or none.
+
+        Returns:
+            False where it is something else meanwhile; nothing changed.
         """
         async with self._pool.connection() as connection:
             version = await _locked(connection, version_id)
+            if was not in (None, version.status):
+                return False
             await connection.execute(
                 "UPDATE model_versions SET status = 'retired', share = 0, status_at = now()"
                 " WHERE workspace_id = %s AND status = 'live' AND id <> %s",
@@ -327,6 +345,7 @@ class ModelVersions:
             await _note(connection, version.workspace_id, by, "version_promoted", version_id, {})
             if notice is not None:
                 await add_notice(connection, notice)
+            return True
 
     async def roll_back(
         self,
@@ -378,13 +397,15 @@ class ModelVersions:
 
 
 async def _locked(connection: Connection, version_id: VersionId) -> ModelVersion:
-    """The version, while nobody else changes what answers its workspace."""
+    """The version as it is, while nobody else changes what answers its workspace."""
+    await connection.execute(
+        "SELECT FROM workspaces w JOIN model_versions v ON v.workspace_id = w.id WHERE v.id = %s"
+        " FOR NO KEY UPDATE OF w",
+        [version_id],
+    )
     version = await _one(connection, _ONE, version_id)
     if version is None:
         raise LookupError(f"there is no version {version_id}")
-    await connection.execute(
-        "SELECT FROM workspaces WHERE id = %s FOR NO KEY UPDATE", [version.workspace_id]
-    )
     return version
 
 

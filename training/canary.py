@@ -93,7 +93,7 @@ class CanaryWatch:
         if self.settings.promote == "auto" and doubt is None:
             promotion, by = Promotion(version=version, before=live), f"{now.votes} live votes"
             notice = await telling.promotion(run, promotion, by=by) if run else None
-            await self.switch.promote(version.workspace_id, version.name, by=None, notice=notice)
+            await self.switch.promote_tried(promotion, notice=notice)
         elif run is not None:
             text = reports.better(version, votes=now.votes, doubt=doubt)
             await Notices(self.pool).add(telling.trial(run, text, about="better"))

@@ -6,12 +6,13 @@ from typing import Any
 from storage.model_versions import ModelVersion
 
 
-def made(result: Mapping[str, Any], *, learnt: int, tried: float) -> str:
+def made(result: Mapping[str, Any], *, learnt: int, tried: float | None) -> str:
     """A training that ended well.
 
     Args:
         learnt: ratings that it learnt from.
-        tried: share of the threads that the new version answers now.
+        tried: share of the threads that the new version answers now; None = somebody promoted it,
+            or took it back, before.
     """
     left_out = "".join(f" {each}" for each in _left_out(result))
     version = result.get("version")
@@ -20,12 +21,12 @@ def made(result: Mapping[str, Any], *, learnt: int, tried: float) -> str:
     return f"{learnt} of your ratings made {version}{_outcome(result, tried)}{left_out}"
 
 
-def judged(result: Mapping[str, Any], *, tried: float) -> str:
+def judged(result: Mapping[str, Any], *, tried: float | None) -> str:
     """A version on which the gate could not decide before, and about which it was asked again."""
     return f"The gate looked at {result['version']} again{_outcome(result, tried)}"
 
 
-def _outcome(result: Mapping[str, Any], tried: float) -> str:
+def _outcome(result: Mapping[str, Any], tried: float | None) -> str:
     """How a sentence about a version ends, by what the gate says of it."""
     reasons = " ".join(result.get("reasons", ()))
     if result["outcome"] == "no decision":
@@ -33,6 +34,8 @@ def _outcome(result: Mapping[str, Any], tried: float) -> str:
         return f", on which there is no decision: {reasons} Ask again with `parley judge {number}`."
     if result["outcome"] != "candidate":
         return f", which will answer nobody: {reasons}"
+    if tried is None:
+        return f". {reasons}{_won(result)} Somebody promoted it, or took it back, already."
     what = (
         f"It answers {tried:.0%} of the threads from now on, until votes tell"
         if tried

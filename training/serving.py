@@ -1,9 +1,9 @@
 """Which version answers a workspace: tried on a share, promoted, rolled back.
 
-The engine swaps an alias in one step and drops no request; the database says what is meant. The
-engine is told first and the database after it, so whatever a crash leaves half done is done again
-by asking once more. Which version a run means is settled before, and written down: asked again, it
-means the same one.
+The engine swaps an alias in one step and drops no request; the database says what is meant. Where
+a run does it, the engine is told first and the database after it: whatever a crash leaves half done
+is done again by asking once more. Which version a run means is settled before, and written down:
+asked again, it means the same one.
 """
 
 import logging
@@ -62,33 +62,32 @@ class ModelSwitch:
     versions: ModelVersions
     engine: EngineClient
 
-    async def try_out(self, version: ModelVersion, *, share: float) -> None:
+    async def try_out(self, version: ModelVersion, *, share: float) -> bool:
         """Let a candidate answer a share of the workspace's threads.
 
         An engine that is away costs the trial some time and not the run that made the version:
         `load_serving` loads it later, and until then the live model answers.
+
+        Returns:
+            False where it is no candidate any more: somebody promoted it, or took it back, before.
         """
-        await self.versions.start_canary(version.id, share=share)
+        if not await self.versions.start_canary(version.id, share=share):
+            return False
         try:
             await self._load(version)
         except EngineError as error:
             logger.warning("loaded later: %s", error, extra={"action": "canary_not_loaded"})
         logger.info("canary started", extra={"action": "canary_started", "model": version.name})
+        return True
 
     async def promote(
-        self,
-        workspace_id: WorkspaceId,
-        name: str | None,
-        *,
-        by: MemberId | None,
-        notice: NewNotice | None = None,
+        self, workspace_id: WorkspaceId, name: str | None, *, by: MemberId | None
     ) -> Promotion:
         """Let a version answer the whole workspace.
 
         Args:
             name: of the version; None = the one that is tried, else the newest candidate. A version
                 about which the gate could not decide answers only where it is named.
-            notice: left with the promotion, where no run does it again after a crash.
 
         Raises:
             TrainingError: there is none that may answer.
@@ -97,11 +96,30 @@ class ModelSwitch:
         before = (await self.versions.serving(workspace_id)).live
         await self._load(version)
         await self.engine.alias(live_alias(workspace_id), version.name)
-        await self.versions.promote(version.id, by=by, notice=notice)
-        if before is not None and before.id != version.id:
-            logger.info("retired", extra={"action": "version_retired", "model": before.name})
-        logger.info("promoted", extra={"action": "version_promoted", "model": version.name})
-        return Promotion(version=version, before=before)
+        await self.versions.promote(version.id, by=by)
+        promotion = Promotion(version=version, before=before)
+        _log(promotion)
+        return promotion
+
+    async def promote_tried(self, promotion: Promotion, *, notice: NewNotice | None) -> bool:
+        """Let a tried version answer the whole workspace, unless its trial has ended meanwhile.
+
+        Here the database comes before the engine, because it alone knows whether the trial goes on;
+        what a crash leaves half done, `load_serving` does.
+
+        Args:
+            notice: left with the promotion, because no run does it again after a crash.
+
+        Returns:
+            False where it is not tried any more: somebody took it back, or promoted it, before.
+        """
+        version = promotion.version
+        await self._load(version)
+        if not await self.versions.promote(version.id, by=None, was="canary", notice=notice):
+            return False
+        await self.engine.alias(live_alias(version.workspace_id), version.name)
+        _log(promotion)
+        return True
 
     async def to_promote(self, workspace_id: WorkspaceId) -> str:
         """Name of the version that a promotion without a name means now.
@@ -186,7 +204,7 @@ class ModelSwitch:
         Turns that chose it may still be under way: `unload_unused` frees it later.
 
         Args:
-            notice: left with it, as for `promote`.
+            notice: left with it, as for `promote_tried`.
 
         Returns:
             False where it is not tried any more: somebody promoted it, or took it back, before.
@@ -297,6 +315,13 @@ class ModelSwitch:
 def _is_there(version: ModelVersion) -> bool:
     """Whether nobody has removed a version's model."""
     return Path(version.directory).is_dir()
+
+
+def _log(promotion: Promotion) -> None:
+    version, before = promotion.version, promotion.before
+    if before is not None and before.id != version.id:
+        logger.info("retired", extra={"action": "version_retired", "model": before.name})
+    logger.info("promoted", extra={"action": "version_promoted", "model": version.name})
 
 
 def _name(version: ModelVersion | None) -> str | None:

@@ -23,16 +23,26 @@ class Telling:
     pool: Pool
 
     async def made(
-        self, run: StoredRun, version: ModelVersion, result: Mapping[str, Any], *, share: float
+        self,
+        run: StoredRun,
+        version: ModelVersion,
+        result: Mapping[str, Any],
+        *,
+        share: float | None,
     ) -> NewNotice:
-        """A training that made a version, which answers this share of the threads from now on."""
+        """A training that made a version, and the share of the threads that it answers now."""
         learnt = await Runs(self.pool).ratings_behind(run.id)
         return await self._pictured(
             run, reports.made(result, learnt=learnt, tried=share), version, about="ended"
         )
 
     async def judged(
-        self, run: StoredRun, version: ModelVersion, result: Mapping[str, Any], *, share: float
+        self,
+        run: StoredRun,
+        version: ModelVersion,
+        result: Mapping[str, Any],
+        *,
+        share: float | None,
     ) -> NewNotice:
         """A version about which the gate was asked again."""
         return await self._pictured(

@@ -308,11 +308,17 @@ class TrainingWorker:
         notice = await self._telling.made(run, version, result, share=share)
         await self.runs.end(run.id, "succeeded", result=result, notice=notice)
 
-    async def _try_out(self, version: ModelVersion) -> float:
-        """Try a candidate; returns the share of the threads that candidates answer."""
+    async def _try_out(self, version: ModelVersion) -> float | None:
+        """Try a candidate.
+
+        Returns:
+            The share of the threads that candidates answer; None where somebody promoted this one,
+            or took it back, before.
+        """
         share = self.settings.training.canary_share
-        if version.status == "candidate" and share > 0:
-            await self.switch.try_out(version, share=share)
+        tries = version.status == "candidate" and share > 0
+        if tries and not await self.switch.try_out(version, share=share):
+            return None
         return share
 
     # -- Judging again ----------------------------------------------------------------------------

@@ -32,3 +32,17 @@ async def test_what_somebody_promoted_meanwhile_is_not_judged_again(pool: Pool) 
     kept = await versions.get(made.id)
     assert kept is not None
     assert (kept.status, kept.gate) == ("live", made.gate)
+
+
+async def test_what_somebody_decided_about_meanwhile_is_not_tried(pool: Pool) -> None:
+    versions, workspace = ModelVersions(pool), await a_workspace(pool)
+    tried, live, back = [await version(pool, workspace) for _ in range(3)]
+    assert await versions.start_canary(back.id, share=0.5)
+    assert await versions.roll_back(back.id, was="canary", to=None, by=None, why="asked")
+    assert await versions.promote(live.id, by=None)
+    assert await versions.start_canary(tried.id, share=0.5)
+    for decided in (live, back):
+        assert not await versions.start_canary(decided.id, share=0.5)
+    serving = await versions.serving(workspace)
+    assert serving.live and serving.canary
+    assert (serving.live.id, serving.canary.id) == (live.id, tried.id)

@@ -376,6 +376,32 @@ async def test_a_promoted_version_is_not_taken_back_for_the_votes_of_its_trial(
     assert tried.name in engine.loaded
 
 
+async def test_what_is_taken_back_while_its_votes_are_weighed_is_not_promoted(
+    pool: Pool,
+    watch: Callable[..., CanaryWatch],
+    tried: ModelVersion,
+    vote: Votes,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for _ in range(30):
+        await vote(BASE, -1, 1)
+        await vote(tried.name, 1, 1)
+    looked = watch(promote="auto")
+
+    async def models() -> list[ModelInfo]:
+        """Takes a moment, in which somebody acts."""
+        await looked.switch.end_trial(tried, by=None, why="asked")
+        return await Engine.models(engine)
+
+    monkeypatch.setattr(engine, "models", models)
+    assert (await looked.look(tried)).verdict == "better"
+    kept = await ModelVersions(pool).get(tried.id)
+    assert kept is not None and kept.status == "rolled_back"
+    assert engine.aliases == {}
+    assert await Notices(pool).due("slack") == []
+
+
 async def test_a_version_that_is_no_candidate_answers_only_where_it_is_named_and_not_refused(
     pool: Pool, team: Team, watch: Callable[..., CanaryWatch]
 ) -> None:

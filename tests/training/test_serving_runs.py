@@ -35,9 +35,10 @@ class Interrupted(ModelVersions):
         super().__init__(pool)
         self.interruptions = 0
 
-    async def promote(self, *arguments: Any, **options: Any) -> None:
-        await super().promote(*arguments, **options)
+    async def promote(self, *arguments: Any, **options: Any) -> bool:
+        done = await super().promote(*arguments, **options)
         self._interrupt()
+        return done
 
     async def roll_back(self, *arguments: Any, **options: Any) -> bool:
         done = await super().roll_back(*arguments, **options)
