@@ -239,7 +239,11 @@ class Worker:
             raise
         except Exception as error:
             if await self._count_failure(job) < self.max_attempts:
-                logger.warning("a job failed; it runs again", extra={"action": "job_failed"})
+                logger.warning(
+                    "a job failed; it runs again",
+                    exc_info=error,
+                    extra={"action": "job_failed", "task": job.task_name, "job": number},
+                )
                 raise RetryLater(AFTER_FAILURE_S) from error
             await self._give_up(job, died=False)
             raise

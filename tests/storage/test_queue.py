@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import psycopg
+import pytest
 from procrastinate.jobs import Job
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from engine.logs import JsonFormatter
 from storage.outages import outlive_outages
 from storage.pool import Pool, open_pool
 from storage.queue import (
@@ -156,3 +158,19 @@ async def test_a_job_that_another_process_took_up_is_not_begun_a_second_time(
             await taken.wait()
             await asyncio.sleep(STALLED_AFTER_S + 3 * HEARTBEAT_S)
     assert begun == 1
+
+
+async def test_why_a_job_failed_is_logged_and_not_what_it_was_given(
+    pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run(job: Job) -> None:
+        raise ZeroDivisionError("the cause")
+
+    await queue(pool, "what somebody wrote")
+    async with asyncio.timeout(TIMEOUT_S), working(pool, run, max_attempts=2) as given_up:
+        while not given_up:  # noqa: ASYNC110 (told a moment after the attempt)
+            await asyncio.sleep(0.05)
+    (failed,) = [each for each in caplog.records if getattr(each, "action", "") == "job_failed"]
+    logged = JsonFormatter().format(failed)
+    assert "ZeroDivisionError: the cause" in logged and '"task": "chore"' in logged
+    assert "somebody wrote" not in logged
