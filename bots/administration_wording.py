@@ -1,6 +1,7 @@
 """What administrators, and whoever asks for help, read in a chat."""
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Final
 
 from bots.administration import ModelChoice, Status
@@ -15,6 +16,8 @@ METHODS: Final = ("sft", "dpo", "kto", "reward", "rloo", "pipeline")
 NAME_CHARACTERS = 100
 """Of a model's or a version's name, as people type it."""
 MODELS_SHOWN = 10
+STATUS_CHARACTERS = 400
+"""Of a line of the status; `parley status` and `parley runs show` say all of it."""
 
 _EVERYBODY: Final = (
     ("ask QUESTION", "answer from the documents of this channel"),
@@ -103,11 +106,15 @@ def status_text(now: Status, dialect: Dialect) -> str:
             f"{dialect.bold('Engine')} {engine}",
             f"{dialect.bold('Documents here')} {documents}",
             *(
-                f"{dialect.bold(label)} {dialect.plain(text)}"
+                f"{dialect.bold(label)} {dialect.plain(_line(text))}"
                 for label, text in lines(now.training)
             ),
         ]
     )
+
+
+def _line(text: str) -> str:
+    return shorten(text, STATUS_CHARACTERS, placeholder=" …")
 
 
 def run_asked(recipe: Recipe, person: str, dialect: Dialect) -> str:

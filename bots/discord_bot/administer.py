@@ -34,6 +34,7 @@ from bots.discord_bot.audience import spot_of_interaction
 from bots.discord_bot.context import SURFACE, DiscordContext
 from bots.discord_bot.interactions import Use, Voice, handle, suggest
 from bots.discord_bot.markdown import MARKDOWN
+from bots.discord_bot.messages import packed
 from bots.discord_bot.rest import DiscordRefused
 from bots.runs import ask_for_run
 from feedback import picture
@@ -72,7 +73,8 @@ def register(tree: CommandTree[discord.Client], context: DiscordContext) -> None
 
 async def _status(use: Use) -> None:
     now = await use.context.administration.status(actor_of(use))
-    await use.tell(status_text(now, MARKDOWN))
+    for part in packed([], status_text(now, MARKDOWN).splitlines()):
+        await use.tell(part)
 
 
 # -- Models ---------------------------------------------------------------------------------------

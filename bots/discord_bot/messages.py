@@ -71,7 +71,7 @@ class Post:
 def answer_posts(answer: Answer, *, links: Links, reach: Reach) -> list[Post]:
     """An answer as one message, or several where it is long; the last has sources and buttons."""
     texts = [render(part) for part in _parts(in_chat(answer.text, MARKDOWN), MAX_CHARACTERS)]
-    posts = [Post(content=text) for text in _packed(texts, _foot(answer, links))]
+    posts = [Post(content=text) for text in packed(texts, _foot(answer, links))]
     buttons = rating_buttons(answer)
     if reach.asks_again:
         buttons.append(again_button(answer.message_id, len(posts) - 1))
@@ -138,7 +138,7 @@ def compared_posts(answer: Answer, *, side: int, links: Links) -> list[Post]:
     title = MARKDOWN.bold(SIDES[side])
     parts = _parts(answer.text, MAX_CHARACTERS - units(title) - 1) or [NOTHING]
     texts = [f"{title}\n{render(part)}" for part in parts]
-    return [Post(content=text) for text in _packed(texts, _foot(answer, links))]
+    return [Post(content=text) for text in packed(texts, _foot(answer, links))]
 
 
 def vote_post(comparison_id: ComparisonId) -> Post:
@@ -148,6 +148,19 @@ def vote_post(comparison_id: ComparisonId) -> Post:
         for winner, label in CHOICES.items()
     )
     return Post(content=VOTE, buttons=tuple(buttons))
+
+
+def packed(texts: Sequence[str], lines: Iterable[str]) -> list[str]:
+    """The texts, and the lines below the last one as long as they fit, then in further messages."""
+    *full, last = texts or [""]
+    for line in lines:
+        longer = f"{last}\n{line}" if last else line
+        if units(longer) <= MAX_CHARACTERS:
+            last = longer
+        else:
+            full.append(last)
+            last = line
+    return [*full, last or NOTHING]
 
 
 def _parts(text: str, limit: int) -> list[str]:
@@ -161,16 +174,3 @@ def _foot(answer: Answer, links: Links) -> list[str]:
     if note := FINISH_NOTES.get(answer.finish_reason):
         lines.append(MARKDOWN.italic(note))
     return [small_print(line) for line in lines if units(line) < MAX_CHARACTERS - 3]
-
-
-def _packed(texts: Sequence[str], lines: Iterable[str]) -> list[str]:
-    """The texts, and the lines below the last one as long as they fit, then in further messages."""
-    *full, last = texts or [""]
-    for line in lines:
-        longer = f"{last}\n{line}" if last else line
-        if units(longer) <= MAX_CHARACTERS:
-            last = longer
-        else:
-            full.append(last)
-            last = line
-    return [*full, last or NOTHING]

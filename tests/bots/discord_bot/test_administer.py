@@ -9,7 +9,7 @@ from bots.discord_bot import administer, settings_panel
 from feedback.rankings import MIN_VOTES
 from storage import audit
 from storage.pool import Pool
-from storage.runs import Runs
+from storage.runs import Recipe, Runs
 from tests.bots.discord_bot.stage import Stage, hearing
 from tests.fakes.discord_permissions import Permission
 from tests.fakes.discord_world import Channel, Person
@@ -129,6 +129,22 @@ async def test_a_run_is_queued_and_its_thread_says_that_it_waits(
     reports = [m.seen for m in head.thread.messages.values() if str(run.id) in m.seen]
     assert len(reports) == 1 and "I tell here how it ends" in reports[0]
     assert await actions(stage, ana, team) == [f"{command}_queued"]
+
+
+async def test_a_long_status_is_told_in_several_messages(stage: Stage, pool: Pool) -> None:
+    discord = stage.discord
+    ana, team = add_admin(stage), discord.add_channel("team")
+    workspace, runs = (await stage.audience(ana, team)).workspace_id, Runs(pool)
+    recipe = Recipe(kind="train", parameters={})
+    first, *waiting = [
+        await runs.queue(recipe, workspace_id=workspace, by=None, place={}) for _ in range(45)
+    ]
+    await runs.end(first, "failed", failure="It broke.\n" + "Words of a log. " * 200)
+    used = discord.slash(ana, team, "status")
+    await discord.told(used)
+    await discord.until(lambda: "Last run" in used.text, "the last line")
+    assert all(str(run) in used.text for run in (first, *waiting))
+    assert len(used.messages) == 2 and used.ephemeral
 
 
 async def test_a_run_without_a_place_to_report_to_is_not_queued(stage: Stage) -> None:
