@@ -252,13 +252,21 @@ class Worker:
             self._here.ended[number] = _Ended(worker_id=job.worker_id, at=monotonic())
 
     async def _give_up(self, job: Job, *, died: bool) -> None:
+        """Say that a job is not tried again.
+
+        Raises:
+            RetryLater: that took too long, so nobody may know: the job stays until somebody does.
+        """
         logger.error(
             "a job is given up after %d attempts",
             self.max_attempts,
             extra={"action": "job_given_up", "task": job.task_name},
         )
-        async with asyncio.timeout(GAVE_UP_TIMEOUT_S):
-            await self.gave_up(job, died)
+        try:
+            async with asyncio.timeout(GAVE_UP_TIMEOUT_S):
+                await self.gave_up(job, died)
+        except TimeoutError as error:
+            raise RetryLater from error
 
     async def _count_failure(self, job: Job) -> int:
         """Failures of the job so far, this one included; outages and stops are none."""

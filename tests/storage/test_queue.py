@@ -34,12 +34,23 @@ async def queue(pool: Pool, name: str = "chore") -> None:
 
 @asynccontextmanager
 async def working(
-    pool: Pool, run: Callable[[Job], Awaitable[None]], *, max_attempts: int, concurrency: int = 1
+    pool: Pool,
+    run: Callable[[Job], Awaitable[None]],
+    *,
+    max_attempts: int,
+    concurrency: int = 1,
+    tell: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[list[Job]]:
-    """Workers, a new one after each outage, of what is queued; the jobs that they gave up."""
+    """Workers, a new one after each outage, of what is queued; the jobs that they gave up.
+
+    Args:
+        tell: what telling that a job is given up begins with.
+    """
     given_up: list[Job] = []
 
     async def gave_up(job: Job, died: bool) -> None:
+        if tell is not None:
+            await tell()
         given_up.append(job)
 
     async def work() -> None:
@@ -174,3 +185,28 @@ async def test_why_a_job_failed_is_logged_and_not_what_it_was_given(
     logged = JsonFormatter().format(failed)
     assert "ZeroDivisionError: the cause" in logged and '"task": "chore"' in logged
     assert "somebody wrote" not in logged
+
+
+async def test_a_job_of_whose_end_nobody_could_be_told_stays_until_somebody_is(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.queue.GAVE_UP_TIMEOUT_S", 0.2)
+    calls = 0
+
+    async def run(job: Job) -> None:
+        raise ZeroDivisionError
+
+    async def tell() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.Event().wait()
+
+    await queue(pool)
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        working(pool, run, max_attempts=1, tell=tell) as given_up,
+    ):
+        while not given_up:  # noqa: ASYNC110 (told a moment after the attempt)
+            await asyncio.sleep(0.05)
+    assert calls == 2
