@@ -5,17 +5,26 @@ the website cannot read the answers, but a question or an upload would still arr
 its owner points at 127.0.0.1 ("DNS rebinding") makes a foreign website the same origin. So: the
 `Origin` of everything but plain reading must be the address the page itself was loaded from, and a
 page bound to the loopback interface answers to loopback names only.
+
+And nobody may fill the memory: a body is read before anybody asks whether its sender has signed in.
 """
 
 import ipaddress
+from collections.abc import Collection
+from http import HTTPStatus
+from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bots.settings import WebSettings
 from engine.errors import SettingsInvalid
+
+MAX_BODY_BYTES: Final = 256 * 2**10
+"""Of a request; no question that a model could read is as long."""
 
 _READING = {"GET", "HEAD"}
 
@@ -65,16 +74,20 @@ def require_password(settings: WebSettings) -> None:
 
 
 class Guard:
-    """ASGI middleware: refuses foreign origins and hosts, and sets the security headers.
+    """ASGI middleware: refuses foreign origins, hosts and long bodies; sets the security headers.
 
     Args:
         app: the application behind it.
         loopback_only: the page is bound to the loopback interface.
+        own_limits: paths that limit the bodies they read themselves.
     """
 
-    def __init__(self, app: ASGIApp, *, loopback_only: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, loopback_only: bool, own_limits: Collection[str] = ()
+    ) -> None:
         self._app = app
         self._loopback_only = loopback_only
+        self._own_limits = own_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or refuse one request or WebSocket."""
@@ -93,6 +106,8 @@ class Guard:
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
+        if scope["type"] == "http" and scope["path"] not in self._own_limits:
+            receive = _limited(receive)
         await self._app(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> str | None:
@@ -108,6 +123,21 @@ class Guard:
         if origin is not None and origin.casefold() not in own:
             return "This request comes from another website."
         return None
+
+
+def _limited(receive: Receive) -> Receive:
+    """Receive no more than `MAX_BODY_BYTES`, whatever the headers say; then the answer is 413."""
+    left = MAX_BODY_BYTES
+
+    async def receive_part() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return message
+
+    return receive_part
 
 
 def _host_name(host: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from gradio.route_utils import API_PREFIX
 from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -41,6 +42,8 @@ MAX_MESSAGE_BYTES = 4096
 """A page sends only the name of the thread that it shows."""
 MAX_REF_CHARS = 200
 """Longest name of a thread that other surfaces give."""
+UPLOAD_PATH = f"{API_PREFIX}/upload"
+"""Where Gradio takes files, from who has signed in, and counts their bytes."""
 SEND_TIMEOUT_S = 20.0
 GRACE_S = 1
 """For requests in flight when the process stops; turns have their own time, `STOP_TIMEOUT_S`."""
@@ -168,7 +171,11 @@ def build_app(
         css_paths=[ASSETS / "page.css"],
     )
     gradio_app: Any = next(route.app for route in app.routes if isinstance(route, Mount))
-    app.add_middleware(Guard, loopback_only=not password and is_loopback(settings.host))
+    app.add_middleware(
+        Guard,
+        loopback_only=not password and is_loopback(settings.host),
+        own_limits={UPLOAD_PATH, argilla.PATH},
+    )
     return app
 
 

@@ -1,3 +1,5 @@
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -7,7 +9,7 @@ from starlette.routing import Route
 from starlette.types import Message, Scope
 
 from bots.settings import WebSettings
-from bots.web.guard import Guard, is_loopback, require_password
+from bots.web.guard import MAX_BODY_BYTES, Guard, is_loopback, require_password
 from engine.errors import SettingsInvalid
 
 
@@ -47,6 +49,31 @@ async def test_loopback_names_are_answered(host: str) -> None:
 
 async def test_a_page_with_a_password_answers_to_any_name() -> None:
     assert await _status("GET", loopback_only=False, Host="parley.example") == 200
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(
+    ("path", "length", "status"),
+    [("/", MAX_BODY_BYTES, 200), ("/", MAX_BODY_BYTES + 1, 413), ("/file", 2**20, 200)],
+)
+async def test_only_a_path_with_limits_of_its_own_reads_a_long_body(
+    path: str, length: int, status: int, told: bool
+) -> None:
+    async def read(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(len(await request.body())))
+
+    async def parts() -> AsyncIterator[bytes]:
+        for start in range(0, length, 1000):
+            yield bytes(min(1000, length - start))
+
+    app = Starlette(routes=[Route(each, read, methods=["POST"]) for each in ("/", "/file")])
+    guard = Guard(app, loopback_only=True, own_limits={"/file"})
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(guard), base_url="http://127.0.0.1:8800"
+    ) as client:
+        response = await client.post(path, content=bytes(length) if told else parts())
+    assert response.status_code == status
+    assert response.text == str(length) or status == 413
 
 
 async def test_a_foreign_website_gets_no_websocket() -> None:

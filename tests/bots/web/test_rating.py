@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from fastapi import FastAPI
 
 from bots.replies import NOT_HERE
-from bots.web.guard import Guard
+from bots.web.guard import MAX_BODY_BYTES, Guard
 from bots.web.live import Hub
 from bots.web.people import People
 from bots.web.rating import MAX_TEXT_CHARS, NAMELESS, Rating, router
@@ -237,6 +237,12 @@ async def test_who_has_not_signed_in_and_other_websites_are_refused(
             assert (await Browser(client).post("mine")).status_code == status
             assert (await Browser(client).vote(answer_id, 1)).status_code == status
     assert await rows(pool, "SELECT count(*) FROM votes") == [(1,)]
+
+
+async def test_a_long_body_is_refused_before_it_is_read(rating: Rating) -> None:
+    async with browser_of(rating, signed_in=False) as stranger:
+        response = await Browser(stranger).better(uuid4(), "x" * MAX_BODY_BYTES)
+    assert response.status_code == 413
 
 
 async def test_a_database_that_is_away_is_said(database_url: str) -> None:
