@@ -35,6 +35,7 @@ MAX_TEXT_CHARS = 4000
 VOTES_READ = 2000
 """A person's newest votes, which the page marks: more answers than it shows."""
 NAMELESS: Final = "Please type your name beside the question first: ratings are kept by name."
+EMPTY: Final = "Please write the better answer first."
 SIGNED_OUT: Final = "Please sign in again."
 
 
@@ -120,7 +121,10 @@ class Rating:
     async def better(self, answer_id: AnswerId, given: Better) -> Said:
         """Store the better answer that the person wrote, in place of an earlier one."""
         audience = await self._acting(given)
-        criticism = Criticism(reasons=(), comment=None, better=given.text or None)
+        better = given.text.replace("\0", " ").strip()
+        if not better:
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, EMPTY)
+        criticism = Criticism(reasons=(), comment=None, better=better)
         return Said(
             said=await criticise(self.feedback, answer_id, audience=audience, criticism=criticism)
         )

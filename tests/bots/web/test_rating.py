@@ -12,7 +12,7 @@ from bots.replies import NOT_HERE
 from bots.web.guard import MAX_BODY_BYTES, Guard
 from bots.web.live import Hub
 from bots.web.people import People
-from bots.web.rating import MAX_TEXT_CHARS, NAMELESS, Rating, router
+from bots.web.rating import EMPTY, MAX_TEXT_CHARS, NAMELESS, Rating, router
 from bots.workplace import PLACE
 from feedback import Feedback
 from feedback.datasets import snapshot
@@ -160,7 +160,9 @@ async def test_what_is_no_vote_and_no_correction_is_not_stored(
     answer_id = await one(answered, here)
     assert (await browser.vote(answer_id, 2)).status_code == 422
     assert (await browser.better(answer_id, "x" * (MAX_TEXT_CHARS + 1))).status_code == 422
-    assert "Nothing was added" in (await browser.better(answer_id, "  \n ")).json()["said"]
+    for blank in ("  \n ", "\0", " \0\n"):
+        refused = await browser.better(answer_id, blank)
+        assert refused.status_code == 422 and refused.json()["detail"] == EMPTY
     assert await rows(pool, "SELECT 1 FROM votes UNION SELECT 1 FROM corrections") == []
 
 
