@@ -8,7 +8,7 @@ and says so.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from training.base_model import (
@@ -53,9 +53,8 @@ def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
     if stage.reward_model is None:
         raise TrainingError("Online learning needs a reward model: put a reward stage before it.")
     prompts = [prompt for prompt, _ in _prompts(stage, recipe, "train")]
-    needed = _answers_of_a_step(recipe) // recipe.num_generations
+    needed = _prompts_of_a_step(recipe)
     if len(prompts) < needed:
-        # The trainer would draw no batch at all, and end without a step.
         raise NotEnoughFeedback(
             f"A step answers {needed} different questions, and {len(prompts)} fit max_length."
         )
@@ -94,6 +93,10 @@ def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
 
 def _answers_of_a_step(recipe: RlooRecipe) -> int:
     return recipe.per_device_train_batch_size * recipe.gradient_accumulation_steps
+
+
+def _prompts_of_a_step(recipe: RlooRecipe) -> int:
+    return _answers_of_a_step(recipe) // recipe.num_generations
 
 
 def _prompts(stage: Stage, recipe: RlooRecipe, split: Any) -> list[tuple[list[int], str]]:
@@ -233,6 +236,39 @@ def length_watch(stage: Stage, *, limit: float, usual_length: float) -> Any:
     return LengthWatch()
 
 
+def whole_steps(count: int, *, of_a_step: int, answers: int, seed: int) -> Any:
+    """The order in which an epoch asks: every prompt once, and some twice to fill its last step.
+
+    TRL's leaves out the prompts that fill no step.
+
+    Args:
+        count: prompts, no fewer than those of a step.
+        of_a_step: different prompts that a step answers.
+        answers: to each prompt.
+        seed: with the epoch's number it decides on the order, which a run that goes on in a later
+            epoch has not drawn from the beginning.
+    """
+    import torch
+
+    class WholeSteps(torch.utils.data.Sampler[int]):
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def __len__(self) -> int:
+            return (count + -count % of_a_step) * answers
+
+        def __iter__(self) -> Iterator[int]:
+            order = torch.randperm(
+                count, generator=torch.Generator().manual_seed(seed + self.epoch)
+            )
+            places = order.tolist() + order[: -count % of_a_step].tolist()
+            return iter([place for place in places for _ in range(answers)])
+
+    return WholeSteps()
+
+
 def trainer_of(stage: Stage, recipe: RlooRecipe, judged: _Judged, prompts: list[list[int]]) -> Any:
     """TRL's RLOO trainer with our answers and log probabilities."""
     import torch
@@ -254,11 +290,12 @@ def trainer_of(stage: Stage, recipe: RlooRecipe, judged: _Judged, prompts: list[
             return prompts, None, {}  # they are ids already
 
         def _get_train_sampler(self, dataset: Any = None) -> Any:
-            sampler: Any = super()._get_train_sampler(dataset)
-            # As it comes, an epoch's order follows from those of the epochs before it, which a run
-            # that goes on has not drawn.
-            sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(recipe.seed + epoch)
-            return sampler
+            return whole_steps(
+                len(prompts),
+                of_a_step=_prompts_of_a_step(recipe),
+                answers=recipe.num_generations,
+                seed=recipe.seed,
+            )
 
         def _generate_single_turn(self, prompt_ids: Any, *others: Any) -> Any:
             if self.args.device.type != "cpu":

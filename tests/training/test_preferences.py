@@ -32,7 +32,7 @@ from training.errors import NotEnoughFeedback
 from training.kto import voted
 from training.recipes import LoraSettings, StageKind, named, parse, stages_of
 from training.reward import RewardModel
-from training.rloo import WINDOW, length_watch
+from training.rloo import WINDOW, length_watch, whole_steps
 from training.rows import read_rows
 from training.sampling import Drawing, draw
 from training.shared_prompt import Group, Scorer, may_share
@@ -627,6 +627,21 @@ def test_a_stage_ends_when_longer_answers_fool_the_reward_model(
     watch.on_log(TrainingArguments(output_dir=str(tmp_path)), state, control)
     assert control.should_training_stop is ended
     assert stage.events.file.exists() is ended
+
+
+def test_online_learning_asks_every_question_in_each_epoch_and_some_twice_to_fill_a_step() -> None:
+    asked = whole_steps(5, of_a_step=2, answers=3, seed=1)
+    orders = []
+    for epoch in range(2):
+        asked.set_epoch(epoch)
+        order = list(asked)
+        assert len(order) == len(asked) == 6 * 3
+        prompts = order[::3]
+        assert order == [prompt for prompt in prompts for _ in range(3)]
+        assert set(prompts) == set(range(5))
+        assert prompts[-1] == prompts[0]
+        orders.append(prompts)
+    assert orders[0] != orders[1]
 
 
 def test_rloo_needs_the_questions_of_a_step(
