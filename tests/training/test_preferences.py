@@ -629,6 +629,40 @@ def test_a_stage_ends_when_longer_answers_fool_the_reward_model(
     assert stage.events.file.exists() is ended
 
 
+@pytest.fixture
+def five_rows(snapshot: Path, tmp_path: Path) -> Path:
+    """The snapshot with five rows of each kind, and nothing held out."""
+    folder = tmp_path / "five"
+    folder.mkdir()
+    for file in snapshot.glob("*.train.jsonl"):
+        rows = file.read_text().splitlines(keepends=True)
+        (folder / file.name).write_text("".join(rows[:5]))
+        (folder / file.name.replace("train", "held_out")).write_text("")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["dpo", "kto", "reward"])
+def test_an_epochs_last_step_learns_from_the_rows_that_are_left(
+    stage_in: Callable[..., Stage], five_rows: Path, kind: StageKind
+) -> None:
+    """Five rows: whether four of them come in one batch or in two makes no difference."""
+    found = []
+    for batch, count in ((4, 1), (2, 2)):
+        stage = stage_in(f"{count} of {batch}", kind, snapshot=five_rows)
+        run(
+            stage,
+            max_steps=-1,
+            num_train_epochs=1.0,
+            warmup_steps=0.0,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=count,
+        )
+        found.append([*told(stage, "loss"), *told(stage, "grad_norm")])
+    assert len(found[0]) == 4  # two steps, both of which have something to learn
+    assert all(found[0])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+
+
 def test_online_learning_asks_every_question_in_each_epoch_and_some_twice_to_fill_a_step() -> None:
     asked = whole_steps(5, of_a_step=2, answers=3, seed=1)
     orders = []
@@ -642,6 +676,17 @@ def test_online_learning_asks_every_question_in_each_epoch_and_some_twice_to_fil
         assert prompts[-1] == prompts[0]
         orders.append(prompts)
     assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stage_that_holds_nothing_out_learns_and_measures_nothing(
+    stage_in: Callable[..., Stage], five_rows: Path, reward_model: Path, kind: StageKind
+) -> None:
+    stage = stage_in("run", kind, snapshot=five_rows, reward_model=reward_model)
+    result = run(stage, max_steps=1)
+    assert len(told(stage, "loss")) == 1
+    assert [name for name in result.metrics if name.startswith("held_out")] == ["held_out_rows"]
+    assert result.metrics["held_out_rows"] == 0
 
 
 def test_rloo_needs_the_questions_of_a_step(
