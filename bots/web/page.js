@@ -63,7 +63,7 @@ const on = {
     entry.querySelector(".live")?.append(text);
     if (follow) toBottom();
   },
-  consent({ workspace }) { mine.workspace = workspace; showMine(); },
+  consent({ workspace }) { mine.workspace = workspace; changes += 1; showMine(); },
   recovered() { if (transcript().querySelector(":scope > .problem")) open(parley.thread); },
   threads({ html }) { inside("threads").replaceChildren(fragment(html)); markThread(); },
   documents(event) {
@@ -128,7 +128,7 @@ const refused = (error) => say(error instanceof Refused ? error.message : "That 
 // ---- Ratings and consent, by the name beside the question ------------------------------------------
 
 let mine = { votes: {}, person: false, workspace: false };
-let changes = 0; // of `mine` by the person, which an answer that was asked for before does not know
+let changes = 0; // of `mine`, which an answer that was asked for before does not know
 const drafts = new Map(); // better answers that are being written, by the id of the answer
 
 function showMine() {
@@ -221,8 +221,10 @@ document.addEventListener("change", async ({ target }) => {
   say("");
   mine[whose] = given; // whatever else is shown meanwhile
   target.ariaBusy = "true";
+  changes += 1;
   try {
-    await post(`consent/${whose}`, { given });
+    const { person, workspace } = await post(`consent/${whose}`, { given });
+    if (name === parley.name) mine = { ...mine, person, workspace }; // what was read meanwhile is older
   } catch (error) {
     if (name === parley.name) mine[whose] = !given;
     refused(error);

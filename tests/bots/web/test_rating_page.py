@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
 
 from bots.settings import WebSettings
 from bots.voting import BETTER_NOTE
@@ -156,6 +156,35 @@ async def test_a_vote_and_a_better_answer_are_kept_with_the_consent_that_was_giv
     assert await rows(pool, "SELECT text, consent FROM corrections") == [
         ("In November, says the plan.", True)
     ]
+
+
+@pytest.mark.parametrize("given", [True, False])
+async def test_consent_is_shown_as_it_was_stored_though_the_page_read_it_meanwhile(
+    browser: Browser, address: str, here: Audience, answered: Answers, pool: Pool, given: bool
+) -> None:
+    await answered(here)
+    may_go_on = asyncio.Event()
+
+    async def wait(route: Route) -> None:
+        await may_go_on.wait()
+        await route.continue_()
+
+    async with opened(browser, address, name="Ana") as page:
+        own = page.get_by_label("My ratings may train this team's model")
+        busy = page.locator("[data-consent=person][aria-busy]")
+        if not given:
+            await own.check()
+            await expect(busy).to_have_count(0)
+        await page.route("**/feedback/consent/person", wait)
+        await own.click()
+        async with page.expect_response("**/feedback/mine") as read:
+            await page.locator("#threads a").click()
+        await (await read.value).finished()
+        await expect(busy).to_have_count(1)
+        may_go_on.set()
+        await expect(busy).to_have_count(0)
+        await expect(own).to_be_checked(checked=given)
+    assert await rows(pool, "SELECT consent FROM members WHERE consent") == [(True,)] * given
 
 
 async def test_a_guest_is_asked_for_a_name_and_nothing_is_stored(
