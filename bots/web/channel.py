@@ -180,6 +180,11 @@ class Channel:
             entry.fail(error.reply)
         except StorageError as error:
             entry.fail(replies.reply_to(error))
+        except asyncio.CancelledError:
+            entry.stop()
+            with contextlib.suppress(StorageError):
+                await self._entries(entry.thread_ref)  # which finds out what it can be rated by
+            raise
         except Exception as error:
             logger.exception("turn failed", extra={"action": "web_turn_crashed"})
             entry.fail(replies.reply_to(error))

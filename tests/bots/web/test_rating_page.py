@@ -201,7 +201,8 @@ async def test_a_guest_is_asked_for_a_name_and_nothing_is_stored(
         assert await rows(pool, "SELECT 1 FROM votes UNION SELECT 1 FROM members") == []
 
 
-async def test_an_answer_can_be_rated_when_it_is_done(
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_an_answer_can_be_rated_as_soon_as_it_has_ended(
     browser: Browser,
     chat_engine_url: str,
     here: Audience,
@@ -209,6 +210,7 @@ async def test_an_answer_can_be_rated_when_it_is_done(
     learn: Learn,
     model: ScriptedModel,
     pool: Pool,
+    stopped: bool,
 ) -> None:
     await learn(here, "handbook.md", HANDBOOK, "channel")
     async with (
@@ -221,10 +223,15 @@ async def test_an_answer_can_be_rated_when_it_is_done(
         await page.get_by_role("button", name="Ask", exact=True).click()
         await expect(page.locator(".entry .live")).not_to_be_empty()
         await expect(page.locator(".rating")).to_have_count(0)
-        model.may_end.set()
+        if stopped:
+            await page.get_by_role("button", name="Stop").click()
+        else:
+            model.may_end.set()
         await thumb(page, "Good answer").click()
         await expect(thumb(page, "Good answer")).to_have_attribute("aria-pressed", "true")
-        assert await rows(pool, "SELECT value FROM votes") == [(1,)]
+        model.may_end.set()
+        voted = "SELECT value, finish_reason FROM votes JOIN answers a ON a.id = answer_id"
+        assert await rows(pool, voted) == [(1, "stopped" if stopped else "stop")]
 
 
 async def test_what_is_being_written_outlives_a_thread_that_is_shown_anew(
