@@ -1,21 +1,30 @@
-"""Runs that are queued by themselves."""
+"""What a worker does by itself: it queues runs, and deletes what forgotten people left."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from engine.client import EngineClient
+from engine.settings import EngineSettings
 from feedback import Feedback
 from storage.identity import Audience
-from storage.members import Members
+from storage.members import Members, forget
+from storage.model_versions import ModelVersions
 from storage.places import Places
 from storage.pool import Pool
 from storage.runs import Recipe, Runs
-from storage.settings import TrainingSettings
+from storage.settings import DatabaseSettings, TrainingSettings
 from tests.feedback.conftest import Answers, answered, conversations
+from tests.feedback.test_forgotten_rows import member, write_rows
 from tests.storage.conftest import Team, keys, team
+from tests.training.conftest import at_work
 from training import schedule
 from training.schedule import queue_due, queue_due_runs
+from training.serving import ModelSwitch
+from training.settings import TrainingProcessSettings
 
 __all__ = ["answered", "conversations", "keys", "team"]
 
@@ -101,3 +110,22 @@ async def test_the_schedule_outlives_what_the_database_refuses(
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
+
+
+async def test_a_worker_deletes_what_forgotten_people_left_in_snapshots(
+    pool: Pool, team: Team, tmp_path: Path, database_url: str
+) -> None:
+    snapshot = write_rows(tmp_path / "snapshots", 1, team.general)
+    await forget(pool, member(team.general), files_dir=tmp_path / "files")
+    settings = TrainingProcessSettings(
+        home=tmp_path,
+        database=DatabaseSettings(url=SecretStr(database_url)),
+        engine=EngineSettings(),
+        training=TrainingSettings(),
+    )
+    async with EngineClient(url="http://127.0.0.1:9") as engine:
+        switch = ModelSwitch(versions=ModelVersions(pool), engine=engine)
+        async with at_work(pool, settings, switch), asyncio.timeout(TIMEOUT_S):
+            while (snapshot / "rows.jsonl").exists():  # noqa: ASYNC110 - no event either
+                await asyncio.sleep(0.05)
+    assert [file.name for file in snapshot.iterdir()] == ["manifest.json"]
