@@ -234,8 +234,8 @@ def stage_of(trainable: Path, tmp_path: Path) -> Callable[[StageKind], Stage]:
 @pytest.mark.parametrize(
     ("recipe", "advised"),
     [
-        (SftRecipe(), "Lower per_device_train_batch_size (and raise gradient_accumulation_steps"),
-        (RlooRecipe(), "Lower num_generations, max_completion_length"),
+        (SftRecipe(), "lower per_device_train_batch_size (and raise gradient_accumulation_steps"),
+        (RlooRecipe(), "lower num_generations, max_completion_length"),
     ],
     ids=["sft", "rloo"],
 )
@@ -251,7 +251,7 @@ def test_a_stage_that_lacks_memory_advises_what_helps_it(
     monkeypatch.setattr(f"training.{recipe.kind}.run", exhausts)
     with pytest.raises(OutOfMemory) as caught:
         execute._run(stage_of(recipe.kind), recipe)
-    assert caught.value.advice.startswith(advised)
+    assert advised in caught.value.advice
 
 
 def test_what_an_ended_stage_held_is_free_before_the_next_one(
