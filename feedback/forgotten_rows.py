@@ -30,7 +30,9 @@ class ForgottenRows:
 
     pool: Pool
     directory: Path
-    _voters: dict[tuple[Path, int], frozenset[MemberId] | None] = field(default_factory=dict)
+    _voters: dict[tuple[Path, int], frozenset[MemberId] | None] = field(
+        default_factory=dict, init=False
+    )
     """Of each snapshot as it was last changed (ns), so that none is read at every look."""
 
     async def sweep(self) -> int:
