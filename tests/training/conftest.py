@@ -4,23 +4,29 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from engine.client import EngineClient
 from engine.convert import convert
 from engine.settings import EngineSettings
 from feedback import Feedback
 from storage.conversations import Conversations
 from storage.identity import AnswerId, Audience, Keys
 from storage.members import Members
+from storage.model_versions import ModelVersions
+from storage.notices import Notices
 from storage.places import Places
 from storage.pool import Pool
+from storage.runs import Recipe, RunId, Runs, StoredRun
 from storage.settings import DatabaseSettings, TrainingSettings
 from tests.engine import tiny_models
 from tests.engine.conftest import tiny_model_dir
+from tests.engine.serving import EngineProcess
 from tests.storage.conftest import Team, keys, team
 from training.serving import ModelSwitch
 from training.settings import TrainingProcessSettings
@@ -29,6 +35,20 @@ from training.worker import TrainingWorker
 __all__ = ["keys", "team", "tiny_model_dir"]
 
 MODEL = "tiny"
+TIMEOUT_S = 300.0
+PLACE = {"platform": "slack", "workspace": "T1", "channel": "C1"}
+RECIPE = {
+    "kind": "sft",
+    "lora": {"r": 4},
+    "learning_rate": 0.01,
+    "max_steps": 6,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 1,
+    "save_steps": 2,
+}
+ENOUGH = 100
+"""Questions of which enough are held out for the gate to judge by."""
+Working = Callable[..., contextlib.AbstractAsyncContextManager[TrainingWorker]]
 
 
 @pytest.fixture(scope="session")
@@ -139,3 +159,69 @@ def processes_of(folder: Path) -> list[int]:
             if b"execute" in words and str(folder).encode() in words:
                 found.append(int(entry.name))
     return found
+
+
+@pytest.fixture
+def engine_process(home: Path) -> Iterator[EngineProcess]:
+    with EngineProcess(
+        home=home,
+        models={MODEL: f"ctranslate2:{MODEL}"},
+        live=MODEL,
+        embedder=f"ctranslate2:{MODEL}",
+    ) as process:
+        yield process
+
+
+@pytest.fixture
+def working(pool: Pool, settings_of: Callable[..., TrainingProcessSettings]) -> Working:
+    """A worker at work, with an engine where one is given."""
+
+    @contextlib.asynccontextmanager
+    async def working(
+        engine_url: str = "http://127.0.0.1:9", **training: object
+    ) -> AsyncIterator[TrainingWorker]:
+        async with EngineClient(url=engine_url, admin_token="the-admin-token") as engine:
+            switch = ModelSwitch(versions=ModelVersions(pool), engine=engine)
+            async with at_work(pool, settings_of(**training), switch) as worker:
+                yield worker
+
+    return working
+
+
+async def queued(pool: Pool, team: Team, kind: Any = "train", **parameters: object) -> RunId:
+    recipe = Recipe(kind=kind, parameters=parameters)
+    return await Runs(pool).queue(
+        recipe, workspace_id=team.general.workspace_id, by=team.general.member_id, place=PLACE
+    )
+
+
+async def notices(pool: Pool) -> list[str]:
+    """What the chat's app still has to tell, waited for, and told."""
+    found = Notices(pool)
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            due = await found.due(PLACE["platform"])
+            for each in due:
+                await found.told(each.id)
+            if due:
+                return [each.text for each in due]
+            await asyncio.sleep(0.05)
+
+
+async def until(
+    pool: Pool, run_id: RunId, condition: Callable[[StoredRun], bool | Awaitable[bool]]
+) -> StoredRun:
+    runs = Runs(pool)
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            run = await runs.get(run_id)
+            assert run is not None
+            holds = condition(run)
+            if holds if isinstance(holds, bool) else await holds:
+                return run
+            assert run.ended_at is None, f"{run.failure} {run.advice}"
+            await asyncio.sleep(0.05)
+
+
+def ended(run: StoredRun) -> bool:
+    return run.ended_at is not None

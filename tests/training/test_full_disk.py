@@ -15,16 +15,13 @@ from storage.pool import Pool
 from storage.runs import Recipe, Runs, StoredRun
 from tests.conftest import CHECKOUT
 from tests.storage.conftest import Team
-from tests.training.conftest import MODEL, Rates
-from tests.training.test_worker import ENOUGH, RECIPE, Working, ended, queued, until, working
+from tests.training.conftest import ENOUGH, MODEL, RECIPE, Rates, Working, ended, queued, until
 from training import worker
 from training.errors import of_system
 from training.execute_files import EXIT_DISK_FULL
 from training.plan import Plan
 from training.recipes import parse
 from training.supervision import CANCEL_S
-
-__all__ = ["working"]
 
 LIMIT_BYTES = 2**16
 """Most that a file may hold: the plan is less, the rows and the checkpoints are more."""

@@ -11,8 +11,7 @@ from storage.pool import Pool
 from storage.runs import Runs, StoredRun
 from tests.conftest import CHECKOUT
 from tests.storage.conftest import Team
-from tests.training.conftest import MODEL, Rates
-from tests.training.test_worker import ENOUGH, RECIPE, TIMEOUT_S, ended, queued, until
+from tests.training.conftest import ENOUGH, MODEL, RECIPE, TIMEOUT_S, Rates, ended, queued, until
 
 
 async def test_a_run_whose_worker_is_killed_is_finished_by_the_next_one(

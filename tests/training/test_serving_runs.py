@@ -20,9 +20,8 @@ from storage.pool import Pool
 from storage.runs import StoredRun
 from tests.engine.serving import EngineProcess
 from tests.storage.conftest import Team
-from tests.training.conftest import MODEL, at_work
+from tests.training.conftest import MODEL, at_work, ended, queued, until
 from tests.training.test_canary import BASE, Engine, made
-from tests.training.test_worker import ended, queued, until
 from training.errors import TrainingError
 from training.serving import UNUSED_S, ModelSwitch
 from training.settings import TrainingProcessSettings
