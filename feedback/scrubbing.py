@@ -9,7 +9,10 @@ internet domains, when it is first used.
 """
 
 import re
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -93,11 +96,12 @@ class Scrubber:
 
     @cached_property
     def _analyzer(self) -> "AnalyzerEngine":
-        import spacy
-        import tldextract
-        from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
-        from presidio_analyzer.nlp_engine import SpacyNlpEngine
-        from presidio_analyzer.predefined_recognizers import EmailRecognizer
+        with _as_if_missing("torch", "transformers"):
+            import spacy
+            import tldextract
+            from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
+            from presidio_analyzer.nlp_engine import SpacyNlpEngine
+            from presidio_analyzer.predefined_recognizers import EmailRecognizer
 
         domains = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 
@@ -120,3 +124,19 @@ class Scrubber:
         pipeline = BlankPipeline(models=[{"lang_code": "en", "model_name": "blank"}])
         pipeline.load()
         return AnalyzerEngine(nlp_engine=pipeline, registry=registry, supported_languages=["en"])
+
+
+@contextmanager
+def _as_if_missing(*names: str) -> Iterator[None]:
+    """Let what is imported inside do without libraries that it would load for nothing.
+
+    Where training is installed, spaCy and presidio load torch and transformers to offer models that
+    a blank pipeline has no use for: five times the time and twice the memory of all the rest.
+    """
+    absent = dict.fromkeys(name for name in names if name not in sys.modules)
+    sys.modules.update(absent)  # type: ignore[arg-type]  # None says that there is none
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]

@@ -1,5 +1,7 @@
 """What people's documents hold and models must not learn."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -62,3 +64,14 @@ def test_what_answers_are_made_of_stays(scrubber: Scrubber, text: str) -> None:
 def test_several_findings_of_one_text_are_all_replaced(scrubber: Scrubber) -> None:
     found = scrubber.scrub(f"ben@example.com, ana@example.com\nand {GITHUB} or {AWS}")
     assert found.text == "<EMAIL_ADDRESS>, <EMAIL_ADDRESS>\nand <SECRET> or <SECRET>"
+
+
+def test_it_loads_no_library_of_training_which_can_be_loaded_afterwards() -> None:
+    code = (
+        "import sys; from feedback.scrubbing import Scrubber; Scrubber().scrub('Where?');"
+        "print({'torch', 'transformers'} & set(sys.modules)); import torch"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert found.stdout.strip() == "set()"
