@@ -638,6 +638,7 @@ def five_rows(snapshot: Path, tmp_path: Path) -> Path:
         rows = file.read_text().splitlines(keepends=True)
         (folder / file.name).write_text("".join(rows[:5]))
         (folder / file.name.replace("train", "held_out")).write_text("")
+    write_bases(folder, [])
     return folder
 
 
