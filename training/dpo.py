@@ -38,7 +38,7 @@ def run(stage: Stage, recipe: DpoRecipe) -> StageResult:
 
     Raises:
         NotEnoughFeedback: there is no pair that fits `max_length`.
-        BaseUnusable, OutOfMemory, RunCancelled, TrainingError: as their names say.
+        BaseUnusable, RunCancelled, TrainingError: as their names say.
     """
     rows = read_rows(stage.snapshot, "preference", "train")
     pairs = paired(stage.reader, rows, max_length=recipe.max_length)

@@ -42,7 +42,7 @@ def run(stage: Stage, recipe: KtoRecipe) -> StageResult:
 
     Raises:
         NotEnoughFeedback: there are no two votes that fit `max_length`.
-        BaseUnusable, OutOfMemory, RunCancelled, TrainingError: as their names say.
+        BaseUnusable, RunCancelled, TrainingError: as their names say.
     """
     votes = _voted(stage, recipe, read_rows(stage.snapshot, "unpaired", "train"))
     if len(votes) < 2:

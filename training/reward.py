@@ -158,7 +158,7 @@ def run(stage: Stage, recipe: RewardRecipe) -> StageResult:
 
     Raises:
         NotEnoughFeedback: there is no pair that fits `max_length`.
-        BaseUnusable, OutOfMemory, RunCancelled, TrainingError: as their names say.
+        BaseUnusable, RunCancelled, TrainingError: as their names say.
     """
     rows = read_rows(stage.snapshot, "preference", "train")
     pairs = _different(paired(stage.reader, rows, max_length=recipe.max_length))

@@ -48,7 +48,7 @@ def run(stage: Stage, recipe: RlooRecipe) -> StageResult:
 
     Raises:
         NotEnoughFeedback: there are fewer prompts that fit `max_length` than a step answers.
-        BaseUnusable, OutOfMemory, RunCancelled, TrainingError: as their names say.
+        BaseUnusable, RunCancelled, TrainingError: as their names say.
     """
     if stage.reward_model is None:
         raise TrainingError("Online learning needs a reward model: put a reward stage before it.")

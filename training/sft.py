@@ -32,7 +32,7 @@ def run(stage: Stage, recipe: SftRecipe) -> StageResult:
 
     Raises:
         NotEnoughFeedback: there is no row that fits `max_length`.
-        BaseUnusable, OutOfMemory, RunCancelled, TrainingError: as their names say.
+        BaseUnusable, RunCancelled, TrainingError: as their names say.
     """
     rows = _rendered(stage, recipe, read_rows(stage.snapshot, "sft", "train"))
     if not rows:

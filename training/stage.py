@@ -196,19 +196,17 @@ def train(trainer: "Trainer", stage: Stage) -> None:
 
     Raises:
         RunCancelled: asked to stop; a checkpoint of the last step is there.
-        OutOfMemory: with what to lower.
         TrainingError: the loss diverged.
     """
     trainer.add_callback(_watching(stage))
     last = stage.last_checkpoint()
     if last is not None:
         stage.note(f"Going on from step {last.name.partition('-')[2]}.")
-    with memory_errors(stage.kind):
-        if last is not None and _is_final(last):
-            # The trainer would do one step more than it was asked for.
-            trainer._load_from_checkpoint(str(last))
-        else:
-            trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
+    if last is not None and _is_final(last):
+        # The trainer would do one step more than it was asked for.
+        trainer._load_from_checkpoint(str(last))
+    else:
+        trainer.train(resume_from_checkpoint=str(last) if last is not None else None)
     if stage.cancelled():
         raise RunCancelled("The run was cancelled.")
 
