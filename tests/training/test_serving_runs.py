@@ -138,7 +138,7 @@ async def test_what_a_rollback_cannot_name_is_told_with_what_it_can(
 
 
 async def test_no_request_fails_while_versions_are_tried_promoted_and_taken_back(
-    pool: Pool, team: Team, home: Path
+    pool: Pool, team: Team, home: Path, engine_process: EngineProcess
 ) -> None:
     workspace, versions = team.general.workspace_id, ModelVersions(pool)
     first, second, third = [await made(pool, team, number) for number in (1, 2, 3)]
@@ -186,24 +186,18 @@ async def test_no_request_fails_while_versions_are_tried_promoted_and_taken_back
             answered.update([await answers.get() for _ in range(answers.qsize() + 12)])
             await switch.unload_unused()
 
-    with EngineProcess(
-        home=home,
-        models={MODEL: f"ctranslate2:{MODEL}"},
-        live=MODEL,
-        embedder=f"ctranslate2:{MODEL}",
-    ) as process:
-        async with EngineClient(url=process.url, admin_token="the-admin-token") as engine:
-            asking = [asyncio.create_task(ask(engine)) for _ in range(4)]
-            changing = asyncio.create_task(change(ModelSwitch(versions=versions, engine=engine)))
-            ended, _ = await asyncio.wait(
-                [*asking, changing], timeout=120, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in (*asking, changing):
-                task.cancel()
-            await asyncio.gather(*asking, changing, return_exceptions=True)
-            assert ended == {changing}, [task.exception() for task in ended]
-            await changing
-            roots = {model.name: model.root for model in await engine.models()}
+    async with EngineClient(url=engine_process.url, admin_token="the-admin-token") as engine:
+        asking = [asyncio.create_task(ask(engine)) for _ in range(4)]
+        changing = asyncio.create_task(change(ModelSwitch(versions=versions, engine=engine)))
+        ended, _ = await asyncio.wait(
+            [*asking, changing], timeout=120, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in (*asking, changing):
+            task.cancel()
+        await asyncio.gather(*asking, changing, return_exceptions=True)
+        assert ended == {changing}, [task.exception() for task in ended]
+        await changing
+        roots = {model.name: model.root for model in await engine.models()}
     assert set(answered) == {MODEL, first.name, second.name, third.name}
     assert roots[live_alias(workspace)] == MODEL
     assert {first.name, second.name, third.name} <= set(roots)
