@@ -101,7 +101,7 @@ def judge(
     reward_model_proves: bool = False,
     judge_api_key: SecretStr | None,
     events: Events,
-    live: Path | None = None,
+    live: Path,
     judge_at: str | None = None,
 ) -> GateReport:
     """Measure and decide; what was decided before a kill, against the same model, is read again.
@@ -112,7 +112,7 @@ def judge(
         reward_model_proves: whether it may prove a gain: it knows held-out preferences beyond
             doubt, and no stage was trained to please it. Else it only counts against the candidate.
         judge_api_key: of the judge; never written down.
-        live: model directory to compare with; None = the plan's.
+        live: model directory to compare with.
         judge_at: the judge's `<url>#<model>`; None = no judge.
 
     Raises:
@@ -120,7 +120,6 @@ def judge(
         TrainingError: the snapshot is damaged.
         TimeoutError: a model does not answer.
     """
-    live = live or plan.live
     against = Manifest.read(live, verify=False).fingerprint
     file = folder / GATE
     if (decided := _decided(file, against)) is not None:

@@ -79,8 +79,6 @@ class Plan(_InFolder):
         snapshot_sha256: its hash.
         base: model directory of the base as the engine serves it: template, tokenizer, and the
             source of the weights to train on.
-        live: model directory that answered when the run was planned; the base's where that was on
-            another server.
         home: state folder, where the bases' weights are kept.
         parent: name of the version that was live then; None = the base itself.
         versions: of Python, the libraries and Parley that run it.
@@ -98,7 +96,6 @@ class Plan(_InFolder):
     snapshot: Path
     snapshot_sha256: str
     base: Path
-    live: Path
     home: Path
     parent: str | None = None
     versions: dict[str, str] = {}

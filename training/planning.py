@@ -64,7 +64,6 @@ async def planned(
         snapshot=snapshot,
         snapshot_sha256=found.sha256,
         base=base,
-        live=live.directory or base,
         home=home,
         parent=parent.name if parent else None,
         versions=library_versions(),

@@ -194,7 +194,6 @@ def _plan(home: Path, snapshot: Path, *, max_steps: int) -> Plan:
         snapshot=snapshot,
         snapshot_sha256="0",
         base=base,
-        live=base,
         home=home,
     )
 

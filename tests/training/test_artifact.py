@@ -46,7 +46,6 @@ def run(home: Path, tmp_path: Path) -> Path:
         snapshot=write_snapshot(tmp_path / "snapshot"),
         snapshot_sha256="1" * 64,
         base=home / "models" / MODEL,
-        live=home / "models" / MODEL,
         home=home,
     )
     plan.write(folder)

@@ -121,7 +121,6 @@ def new_run(home: Path, folder: Path, *, kinds: tuple[StageKind, ...], snapshot:
         snapshot=snapshot,
         snapshot_sha256="1" * 64,
         base=home / "models" / MODEL,
-        live=home / "models" / MODEL,
         home=home,
     )
     return Run(plan=plan, folder=folder)

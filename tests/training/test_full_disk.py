@@ -67,7 +67,6 @@ async def test_a_process_says_without_a_file_that_there_is_room_for_none(
         snapshot=tmp_path,
         snapshot_sha256="0",
         base=home / "models" / MODEL,
-        live=home / "models" / MODEL,
         home=home,
     ).write(folder)
     process = await asyncio.create_subprocess_exec(

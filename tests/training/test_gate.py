@@ -43,7 +43,6 @@ def trained(trainable: Path, folder: Path, *, snapshot: Path, **recipe: Any) -> 
         snapshot=snapshot,
         snapshot_sha256="1" * 64,
         base=trainable / "models" / MODEL,
-        live=trainable / "models" / MODEL,
         home=trainable,
     )
     plan.write(folder)
@@ -105,7 +104,7 @@ def judged(
         reward_model=reward_model,
         judge_api_key=SecretStr(judge_api_key) if judge_api_key else None,
         events=Events(file=folder / "events.jsonl"),
-        live=live,
+        live=live or plan.base,
         judge_at=judge_at,
     )
 

@@ -156,7 +156,6 @@ def test_a_plan_keeps_its_recipe_whatever_reads_it(tmp_path: Path) -> None:
         snapshot=tmp_path,
         snapshot_sha256="1" * 64,
         base=tmp_path,
-        live=tmp_path,
         home=tmp_path,
     )
     plan.write(tmp_path)
