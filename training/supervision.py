@@ -24,7 +24,7 @@ from storage.settings import TrainingSettings
 from training.device import on_one_gpu
 from training.errors import DiskFull, OutOfMemory, TrainingError
 from training.execute_files import EVENTS, EXIT_DISK_FULL, EXIT_FAILED, EXIT_STOPPED, LOG
-from training.stage import ADVICE_ON_DISK
+from training.stage import ADVICE_ON_DISK, ADVICE_ON_MEMORY
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,6 @@ DEVICE_TAKEN_S: Final = 2.0
 WAITING: Final = "waiting for the device"
 """The stage of a run that finds it taken."""
 _OWN_KB: Final = re.compile(r"^Rss(?:Anon|Shmem):\s*(\d+) kB$", re.MULTILINE)
-TOO_MUCH_MEMORY: Final = (
-    "Lower per_device_train_batch_size or max_length, set load_in_8bit or load_in_4bit, or raise "
-    "training.memory_mb."
-)
 
 
 class Supervisor:
@@ -135,7 +131,7 @@ class Supervisor:
             raise OutOfMemory(
                 f"The run's process was killed {times}: most likely the machine has too little "
                 "memory.",
-                advice=TOO_MUCH_MEMORY,
+                advice=ADVICE_ON_MEMORY,
             )
         raise TrainingError(
             f"The run's process ended {times}, without getting further.",
@@ -223,7 +219,8 @@ class Supervisor:
             )
         elif _resident_mb(process.pid) > limits.memory_mb:
             self._broken = OutOfMemory(
-                f"The run needed more than {limits.memory_mb} MB of memory.", advice=TOO_MUCH_MEMORY
+                f"The run needed more than {limits.memory_mb} MB of memory.",
+                advice=ADVICE_ON_MEMORY,
             )
         if (unheard or self._broken is not None) and process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
