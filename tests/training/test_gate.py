@@ -29,9 +29,7 @@ from training.recipes import RewardRecipe, SftRecipe, parse
 from training.rows import Rendered
 from training.stage import Events, Stage
 
-RECIPE = SftRecipe.model_validate(
-    {"lora": {"r": 8}, "learning_rate": 0.02, "max_steps": 60, "lr_scheduler_type": "constant"}
-)
+RECIPE = SftRecipe.model_validate({"lora": {"r": 8}, "learning_rate": 0.01, "max_steps": 40})
 
 
 def trained(trainable: Path, folder: Path, *, snapshot: Path, **recipe: Any) -> Path:
