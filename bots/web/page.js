@@ -129,7 +129,8 @@ const refused = (error) => say(error instanceof Refused ? error.message : "That 
 
 let mine = { votes: {}, person: false, workspace: false };
 let changes = 0; // of `mine`, which an answer that was asked for before does not know
-const drafts = new Map(); // better answers that are being written, by the id of the answer
+const drafts = new Map(); // better answers that nobody has saved yet, by the id of the answer
+const writing = new Set(); // ids of the answers whose better answer is open
 
 function showMine() {
   for (const rating of transcript().querySelectorAll(".rating")) {
@@ -138,8 +139,8 @@ function showMine() {
       button.setAttribute("aria-pressed", mine.votes[answer] === Number(button.dataset.value));
     }
     const text = rating.querySelector("textarea");
-    rating.querySelector("[aria-expanded]").setAttribute("aria-expanded", drafts.has(answer));
-    rating.querySelector(".better").hidden = !drafts.has(answer);
+    rating.querySelector("[aria-expanded]").setAttribute("aria-expanded", writing.has(answer));
+    rating.querySelector(".better").hidden = !writing.has(answer);
     if (text.value !== (drafts.get(answer) ?? "")) text.value = drafts.get(answer) ?? "";
   }
   for (const box of document.querySelectorAll("[data-consent]")) box.checked = mine[box.dataset.consent];
@@ -192,17 +193,20 @@ async function vote(rating, button) {
   const done = await rate(rating, "vote", { value: pressed ? null : Number(button.dataset.value) });
   if (!done) return;
   mine.votes[answer] = done.value;
-  if (done.value === -1 && !drafts.has(answer)) drafts.set(answer, "");
-  if (done.value !== -1 && drafts.get(answer) === "") drafts.delete(answer);
+  if (done.value === -1) writing.add(answer); else if (!drafts.get(answer)) writing.delete(answer);
   showMine();
   rating.scrollIntoView({ block: "nearest" });
 }
 async function sendBetter(rating) {
-  if (await rate(rating, "better", { text: rating.querySelector("textarea").value })) writeBetter(rating, false);
+  if (await rate(rating, "better", { text: rating.querySelector("textarea").value })) forgetBetter(rating);
+}
+function forgetBetter(rating) {
+  drafts.delete(rating.dataset.answer);
+  writeBetter(rating, false);
 }
 function writeBetter(rating, wanted) {
   const { answer } = rating.dataset;
-  if (wanted) drafts.set(answer, ""); else drafts.delete(answer);
+  if (wanted) writing.add(answer); else writing.delete(answer);
   showMine();
   rating.querySelector(wanted ? "textarea" : "[aria-expanded]").focus();
   rating.scrollIntoView({ block: "nearest" });
@@ -248,8 +252,9 @@ const act = {
   vote: (entry, button) => vote(button.closest(".rating"), button),
   better: (entry, button) => {
     const rating = button.closest(".rating");
-    writeBetter(rating, !drafts.has(rating.dataset.answer));
+    writeBetter(rating, !writing.has(rating.dataset.answer));
   },
+  forgetBetter: (entry, button) => forgetBetter(button.closest(".rating")),
   sendBetter: (entry, button) => sendBetter(button.closest(".rating")),
   newThread: async () => open(await server.new_thread(null)),
   side: (entry, button) => {
