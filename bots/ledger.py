@@ -53,12 +53,7 @@ async def trace(pool: Pool, named: str) -> Mapping[str, Any]:
 
 async def _named(pool: Pool, name: str) -> ModelVersion:
     """The version of a name, in whichever workspace it is."""
-    found = [
-        version
-        for workspace_id, _ in await Rated(pool).workspaces()
-        for version in await ModelVersions(pool).list(workspace_id)
-        if name in (version.name, f"v{version.number}")
-    ]
+    found = await ModelVersions(pool).named(name)
     if len(found) > 1:
         names = ", ".join(version.name for version in found)
         raise InputUnusable(f"Several workspaces have a {name}: name one of {names}.")

@@ -121,6 +121,10 @@ _ALL = (
 )
 _ONE = f"SELECT {_COLUMNS} FROM model_versions WHERE id = %s"  # noqa: S608 - likewise
 _OF_RUN = f"SELECT {_COLUMNS} FROM model_versions WHERE run_id = %s"  # noqa: S608 - likewise
+_OF_NAME = (
+    f"SELECT {_COLUMNS} FROM model_versions"  # noqa: S608 - likewise
+    " WHERE name = %s OR 'v' || number = %s ORDER BY name"
+)
 _SERVING = (
     f"SELECT {_COLUMNS} FROM model_versions"  # noqa: S608 - likewise
     " WHERE workspace_id = %s AND status IN ('live', 'canary')"
@@ -246,6 +250,11 @@ class ModelVersions:
         """What a run made; None where it made nothing."""
         async with self._pool.connection() as connection:
             return await _one(connection, _OF_RUN, run_id)
+
+    async def named(self, name: str) -> Sequence[ModelVersion]:
+        """The versions of a name, such as `v1` or as the engine knows it, of all workspaces."""
+        async with self._pool.connection() as connection:
+            return await _many(connection, _OF_NAME, [name, name])
 
     async def serving(self, workspace_id: WorkspaceId) -> Serving:
         """Which versions answer a workspace now."""
