@@ -190,7 +190,13 @@ async def _picture(args: argparse.Namespace, settings: Settings) -> int:
             *(sys.executable, "-m", "training", "curves", str(args.out.absolute())),
             *map(str, args.id),
         )
-        return await process.wait()
+        if code := await process.wait():
+            return code
+    if args.json:
+        print_json({"picture": str(args.out.absolute())})
+    else:
+        print(f"Drawn: {args.out}")
+    return 0
 
 
 async def _run(workplace: Workplace, run_id: UUID) -> StoredRun:

@@ -86,7 +86,9 @@ def test_a_run_is_queued_listed_followed_back_to_its_answers_and_cancelled(
         assert [each["name"] for each in found["versions"]] == [version["name"]]
     assert "In November" not in parley("ledger", run_id).out
     image = tmp_path / "curves.png"
-    parley("runs", "picture", str(image), run_id)
+    assert parley("runs", "picture", str(image), run_id).out == f"Drawn: {image}\n"
+    drawn = json.loads(parley("runs", "picture", str(image), run_id, "--json").out)
+    assert drawn == {"picture": str(image)}
     assert image.read_bytes().startswith(b"\x89PNG")
     assert "had not begun" in parley("runs", "cancel", run_id).out
     assert parley("runs", "watch", run_id, code=1).out.endswith("\ncancelled.\n")
