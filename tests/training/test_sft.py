@@ -275,6 +275,18 @@ def test_nothing_is_trained_without_rows(stage_in: Callable[..., Stage], snapsho
         sft.run(stage_in("run"), RECIPE)
 
 
+def test_without_held_out_rows_it_trains_and_claims_nothing_of_them(
+    stage_in: Callable[..., Stage], snapshot: Path
+) -> None:
+    (snapshot / "sft.held_out.jsonl").write_text("")
+    stage = stage_in("run")
+    result = sft.run(stage, RECIPE.model_copy(update={"max_steps": 2}))
+    assert (result.metrics["train_rows"], result.metrics["held_out_rows"]) == (12, 0)
+    assert not any("gain" in name or "loss" in name for name in result.metrics)
+    assert (result.adapter / "adapter_model.safetensors").exists()
+    assert len(losses(stage)) == 2
+
+
 def test_a_run_that_diverges_ends_with_the_step_and_tells_numbers_only(
     stage_in: Callable[..., Stage],
 ) -> None:
