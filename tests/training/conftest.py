@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import SecretStr
@@ -100,14 +100,14 @@ async def at_work(
         await asyncio.gather(task, return_exceptions=True)
 
 
-Rates = Callable[[int], Awaitable[None]]
+Rates = Callable[..., Awaitable[None]]
 
 
 @pytest.fixture
 def rate(pool: Pool, keys: Keys, team: Team) -> Rates:
-    """Ask so many different questions in the channel, and correct every answer."""
+    """Ask so many different questions in the channel, and correct or vote on every answer."""
 
-    async def rate(count: int) -> None:
+    async def rate(count: int, *, votes: bool = False) -> None:
         audience = team.general
         assert audience.member_id is not None
         await Members(pool).set_consent(audience.member_id, True)
@@ -117,6 +117,10 @@ def rate(pool: Pool, keys: Keys, team: Team) -> Rates:
         conversations, feedback = Conversations(pool=pool, keys=keys), Feedback(pool)
         for number in range(count):
             answer = await _answered(conversations, audience, number)
+            if votes:
+                value: Literal[-1, 1] = -1 if number % 2 else 1
+                await feedback.vote(answer_id=answer, audience=audience, value=value)
+                continue
             text = f"Room {number} is on floor {number % 7}."
             await feedback.correct(answer_id=answer, audience=audience, text=text)
 
@@ -148,6 +152,12 @@ async def _answered(conversations: Conversations, audience: Audience, number: in
         sources=(),
         prompt=[{"role": "user", "content": question}],
     )
+
+
+def compared_in(prompt: str) -> tuple[str, str]:
+    """The two answers that a judge is asked about, in the order in which it sees them."""
+    first, _, rest = prompt.rpartition("\n\nAnswer A:\n")[2].partition("\n\nAnswer B:\n")
+    return first, rest.removesuffix("\n\nWhich is better?")
 
 
 def processes_of(folder: Path) -> list[int]:

@@ -16,7 +16,7 @@ from engine.convert import convert
 from engine.generator import Draw, Generator
 from tests.engine import tiny_models
 from tests.fakes.scripted_model import ScriptedModel
-from tests.training.conftest import MODEL
+from tests.training.conftest import MODEL, compared_in
 from tests.training.snapshots import RIGHT, TRAINED, prompt, sft_row, write_rows, write_snapshot
 from tests.training.test_gate_scores import saying
 from training import artifact, gate, reports, reward, sft
@@ -192,8 +192,7 @@ def judge_who_says(
     """Address of a judge that is told both answers, or that refuses with an HTTP status."""
 
     def script(prompt: str) -> str:
-        first, _, rest = prompt.rpartition("\n\nAnswer A:\n")[2].partition("\n\nAnswer B:\n")
-        return verdict(first, rest.removesuffix("\n\nWhich is better?"))
+        return verdict(*compared_in(prompt))
 
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever)

@@ -1,13 +1,13 @@
 """The judge, over the wire: an OpenAI-compatible server that says what the test wants."""
 
 import contextlib
-import re
 from collections.abc import AsyncIterator
 
 import pytest
 
 from engine.upstream import Upstream
 from tests.fakes.scripted_model import ScriptedModel
+from tests.training.conftest import compared_in
 from training.judge import Pair, judge
 
 PAIRS = [
@@ -33,9 +33,7 @@ async def connected(model: ScriptedModel) -> AsyncIterator[Upstream]:
 
 
 def prefers(word: str, prompt: str) -> str:
-    shown = re.search(r"Answer A:\n(.*)\n\nAnswer B:", prompt)
-    assert shown is not None
-    return "A" if word in shown[1] else "B."
+    return "A" if word in compared_in(prompt)[0] else "B."
 
 
 @pytest.mark.parametrize(("word", "score"), [("Paris", 1.0), ("Rome", 0.0)])

@@ -9,6 +9,7 @@ from storage.model_versions import ModelVersions
 from storage.pool import Pool
 from storage.runs import Runs
 from tests.engine.serving import EngineProcess
+from tests.fakes.scripted_model import NAME, ScriptedModel
 from tests.storage.conftest import Team
 from tests.training.conftest import (
     ENOUGH,
@@ -16,6 +17,7 @@ from tests.training.conftest import (
     RECIPE,
     Rates,
     Working,
+    compared_in,
     ended,
     notices,
     queued,
@@ -118,3 +120,31 @@ async def test_a_run_that_is_cancelled_while_its_model_is_judged_ends_at_once(
             run = await until(pool, run_id, ended)
     assert run.status == "cancelled"
     assert await ModelVersions(pool).list(team.general.workspace_id) == []
+
+
+async def test_a_team_that_only_votes_gets_a_model_that_a_judge_compares(
+    pool: Pool, team: Team, rate: Rates, working: Working
+) -> None:
+    await rate(ENOUGH, votes=True)
+    recipe = {**RECIPE, "kind": "kto", "max_steps": 2, "per_device_train_batch_size": 4}
+    async with working():
+        refused = await until(pool, await queued(pool, team, recipe=recipe), ended)
+        assert "nothing could prove the model better" in (refused.failure or "")
+        assert "set training.judge_url" in (refused.advice or "")
+    async with ScriptedModel() as judge:
+        judge.script = prefers_more
+        address, _, _ = judge.source.removeprefix("openai:").partition("#")
+        async with working(judge_url=address, judge_model=NAME):
+            run = await until(pool, await queued(pool, team, recipe=recipe), ended)
+    assert (run.status, run.failure) == ("succeeded", None)
+    assert run.result["outcome"] in ("candidate", "rejected")
+    assert run.result["gate"]["evidence"]["judge_failure"] is None
+    held_out = run.result["gate"]["figures"]["win_rate"]["compared"]
+    assert 10 <= held_out < ENOUGH
+    # Each pair in both orders, unless both models gave the same answer.
+    assert 0 < judge.begun <= 2 * held_out and judge.begun % 2 == 0
+
+
+def prefers_more(prompt: str) -> str:
+    first, second = compared_in(prompt)
+    return "A" if first > second else "B"
