@@ -169,8 +169,8 @@ def _evidence(
     leaked = caught(prompts.memorised, candidate) - caught(prompts.memorised, live)
     return Evidence(
         labels=labels,
-        prompts=len(prompts.held_out),
-        known=len(prompts.known),
+        questions=len({question_of(prompt) for prompt in prompts.held_out}),
+        known=len({question_of(each.prompt) for each in prompts.known}),
         differences=differences(prompts, candidate, live),
         silenced=silenced(prompts, candidate, live),
         win_rate=liked.rate,

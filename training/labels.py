@@ -91,11 +91,11 @@ def require_enough(
     if all(stage.kind == "reward" for stage in stages_of(recipe)):
         return  # it answers nobody, so no gate asks it anything
     held_out = held_out_questions(found.rows)
-    missing = thresholds.min_prompts - held_out
+    missing = thresholds.min_questions - held_out
     if missing > 0:
         more = math.ceil(missing / found.rules.held_out_share)
         raise NotEnoughFeedback(
-            f"Not enough feedback: {held_out} held-out questions; {thresholds.min_prompts} are "
+            f"Not enough feedback: {held_out} held-out questions; {thresholds.min_questions} are "
             "needed.",
             advice=f"About {more} more questions must be rated: one in "
             f"{round(1 / found.rules.held_out_share)} is held out, to judge the model on.",

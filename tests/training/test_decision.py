@@ -24,7 +24,7 @@ def change(low: float, value: float, high: float, questions: int = 60) -> Observ
 BETTER, SAME, WORSE = change(0.1, 0.2, 0.3), change(-0.02, 0.0, 0.02), change(-0.3, -0.2, -0.1)
 GOOD = Evidence(
     labels=200,
-    prompts=60,
+    questions=60,
     differences={"answer F1": BETTER, "contains": SAME},
     win_rate=change(0.52, 0.58, 0.64),
     win_rate_proves=True,
@@ -164,7 +164,7 @@ def test_harm_is_certain_without_a_judge() -> None:
     assert decide(replace(GOOD, judge_failure="down", leaked=("x",))).outcome == "rejected"
 
 
-@pytest.mark.parametrize("evidence", [replace(GOOD, labels=29), replace(GOOD, prompts=19)])
+@pytest.mark.parametrize("evidence", [replace(GOOD, labels=29), replace(GOOD, questions=19)])
 def test_too_little_is_said_as_such(evidence: Evidence) -> None:
     assert decide(evidence).outcome == "not enough feedback"
 

@@ -174,7 +174,16 @@ def test_without_held_out_questions_there_is_not_enough_feedback(run: Path) -> N
     snapshot = write_snapshot(run / "other", held_out=[])
     report = judged(run, snapshot=snapshot)
     assert report.outcome == "not enough feedback"
-    assert "0 held-out prompts" in report.reasons[0]
+    assert "0 held-out questions" in report.reasons[0]
+
+
+def test_a_question_that_was_asked_of_several_sources_counts_once(run: Path) -> None:
+    snapshot = write_snapshot(run / "other", held_out=[])
+    editions = [prompt(number % 6, edition=number) for number in range(24)]
+    write_rows(snapshot, "sft", "held_out", [sft_row(each, RIGHT) for each in editions])
+    report = judged(run, snapshot=snapshot)
+    assert report.outcome == "not enough feedback"
+    assert "6 held-out questions" in report.reasons[0]
 
 
 def test_the_same_model_again_is_rejected(run: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_model_that_cannot_be_judged_is_not_trained() -> None:
         for number, answer in enumerate(answers(20))
         for kind in CORRECTED
     ]
-    enough = Thresholds(min_labels=30, min_prompts=20)
+    enough = Thresholds(min_labels=30, min_questions=20)
     with pytest.raises(NotEnoughFeedback, match="12 held-out questions; 20 are needed") as caught:
         require_enough(
             found(learnt + held_out[: 12 * 3]), recipe("sft"), enough, others_decide=False
@@ -125,7 +125,7 @@ def test_a_question_above_other_sources_is_the_same_held_out_question() -> None:
 
 def test_a_reward_model_alone_needs_no_questions_for_the_gate() -> None:
     rows = [row("preference", answer) for answer in answers(30)]
-    enough = Thresholds(min_labels=30, min_prompts=20)
+    enough = Thresholds(min_labels=30, min_questions=20)
     require_enough(found(rows), recipe("reward"), enough, others_decide=False)
     with pytest.raises(NotEnoughFeedback, match="0 held-out questions"):
         require_enough(found(rows), recipe("dpo"), enough, others_decide=False)
@@ -158,7 +158,7 @@ VOTED = [
     ids=["votes alone", "a pair of one's own words", "too few corrections", "too few of both"],
 )
 def test_a_model_that_nothing_could_prove_better_is_not_trained(beside: list[Row]) -> None:
-    enough = Thresholds(min_labels=30, min_prompts=20)
+    enough = Thresholds(min_labels=30, min_questions=20)
     rows = found(VOTED + beside)
     with pytest.raises(NotEnoughFeedback, match="nothing could prove the model better") as caught:
         require_enough(rows, recipe("kto"), enough, others_decide=False)
@@ -177,5 +177,5 @@ def test_a_model_that_nothing_could_prove_better_is_not_trained(beside: list[Row
     ids=["corrections", "comparisons", "liked against disliked"],
 )
 def test_ten_questions_may_prove_a_model_better(beside: list[Row]) -> None:
-    enough = Thresholds(min_labels=30, min_prompts=20)
+    enough = Thresholds(min_labels=30, min_questions=20)
     require_enough(found(VOTED + beside), recipe("kto"), enough, others_decide=False)

@@ -54,7 +54,7 @@ async def test_corrections_become_a_version_although_its_process_is_killed(
     (version,) = await ModelVersions(pool).list(team.general.workspace_id)
     assert version.gate["outcome"] == run.result["outcome"] in ("candidate", "rejected")
     assert version.gate["reasons"]
-    assert version.gate["evidence"]["prompts"] >= 20
+    assert version.gate["evidence"]["questions"] >= 20
     assert version.snapshot_sha256 == run.snapshot_sha256
     plan = Plan.read(worker.folder(run_id))
     assert plan.snapshot_sha256 == run.snapshot_sha256
