@@ -1,8 +1,10 @@
 """What every test may use: a clean environment, and a database of its own."""
 
 import asyncio
+import contextlib
 import functools
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,24 @@ TEST_DATABASE_VARIABLE = "PARLEY_TEST_DATABASE_URL"
 TEST_HOME_VARIABLE = "PARLEY_TEST_HOME"
 """A state folder whose `models` to use and fill instead of the checkout's `.parley`."""
 CHECKOUT = Path(__file__).parent.parent
+
+
+@contextlib.contextmanager
+def files_limited_to(limit_bytes: int) -> Iterator[None]:
+    """Let no file grow further, as on a full disk, in this process and in those that it starts.
+
+    None of them keeps compiled modules meanwhile: before 3.13 Python keeps half of one as if it
+    were whole, and no process can import it any more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(autouse=True)

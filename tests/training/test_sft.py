@@ -1,7 +1,6 @@
 """Supervised fine-tuning on a tiny random model: what is learnt, and going on after a kill."""
 
 import json
-import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from engine.convert import convert
+from tests.conftest import files_limited_to
 from tests.engine import tiny_models
 from tests.engine.test_convert import _answer, _reference
 from training import sft
@@ -303,15 +303,9 @@ def test_a_checkpoint_that_the_disk_does_not_take_is_a_full_disk(
     stage_in: Callable[..., Stage],
 ) -> None:
     """A limit on the size of files makes libraries fail where a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for number, limit in enumerate((2**12, 2**14, 2**16)):
         stage = stage_in(f"run {number}")
-        try:
-            with pytest.raises(DiskFull) as caught:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-                with disk_errors():
-                    sft.run(stage, RECIPE)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with pytest.raises(DiskFull) as caught, files_limited_to(limit), disk_errors():
+            sft.run(stage, RECIPE)
         assert "Make room" in caught.value.advice
         stage.last_checkpoint()  # what was half written is removed
