@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -156,8 +157,11 @@ async def _answered(conversations: Conversations, audience: Audience, number: in
 
 def compared_in(prompt: str) -> tuple[str, str]:
     """The two answers that a judge is asked about, in the order in which it sees them."""
-    first, _, rest = prompt.rpartition("\n\nAnswer A:\n")[2].partition("\n\nAnswer B:\n")
-    return first, rest.removesuffix("\n\nWhich is better?")
+    shown = re.fullmatch(
+        r".*\n\nAnswer A:\n(.*?)\n\nAnswer B:\n(.*)\n\nWhich is better\?", prompt, re.DOTALL
+    )
+    assert shown is not None
+    return shown[1], shown[2]
 
 
 def processes_of(folder: Path) -> list[int]:
