@@ -5,7 +5,6 @@ import importlib
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -25,23 +24,15 @@ from tests.engine import tiny_models
 from tests.engine.test_convert import _answer, _reference
 from tests.training.conftest import MODEL
 from tests.training.test_sft import holds
-from training.base_model import Reader, load_base
+from training.base_model import Reader
 from training.bootstrap import UNKNOWN
-from training.cores import map_on_cores
 from training.errors import NotEnoughFeedback
 from training.kto import voted
 from training.recipes import LoraSettings, StageKind, named, parse, stages_of
 from training.reward import RewardModel
 from training.rloo import WINDOW, length_watch, whole_steps
 from training.rows import read_rows
-from training.sampling import Drawing, draw
-from training.shared_prompt import Group, Scorer, may_share
 from training.stage import Events, Stage, StageResult, train
-
-pytestmark = pytest.mark.filterwarnings(
-    # transformers' own word for what peft still calls by its old name
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
-)
 
 LORA = LoraSettings(r=4)
 FIELDS: dict[str, Any] = {
@@ -443,128 +434,6 @@ def test_a_step_on_cores_is_the_step_of_the_whole_batch(
     monkeypatch.setattr(module, "train", instead)
     run(stage_in("run", kind))
     assert compared
-
-
-@pytest.mark.parametrize(("device", "at_once"), [("cpu", 2), ("meta", 1)])
-def test_parts_are_computed_at_once_on_cores_only(device: str, at_once: int) -> None:
-    """Torch's device without memory stands for every other one that is not the CPU."""
-    model = torch.nn.Linear(1, 1, device=device)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    computing: list[int] = []
-    seen = []
-
-    def compute(part: int) -> int:
-        computing.append(part)
-        time.sleep(0.05)
-        seen.append(len(computing))
-        computing.remove(part)
-        return part
-
-    try:
-        assert map_on_cores(model, compute, range(4)) == [0, 1, 2, 3]
-    finally:
-        torch.set_num_threads(before)
-    assert max(seen) == at_once
-
-
-def groups_of(vocabulary: int) -> list[Group]:
-    ids = torch.randint(3, vocabulary, (40,), generator=torch.Generator().manual_seed(1)).tolist()
-    return [
-        Group(prompt=ids[:20], answers=[ids[20:25], ids[25:33], ids[33:34]]),
-        Group(prompt=ids[5:9], answers=[ids[9:12], ids[30:38]]),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("family", "shape"),
-    [
-        ("llama", {"num_key_value_heads": 2}),
-        ("qwen2", {"num_key_value_heads": 2}),
-        ("gemma", {"num_key_value_heads": 2, "head_dim": 16}),
-        ("mistral", {"num_key_value_heads": 2, "sliding_window": None}),
-        ("falcon", {}),
-        ("gpt_neox", {}),
-    ],
-)
-def test_answers_that_share_a_prompt_get_what_trl_gives_them_alone(
-    tmp_path: Path, family: str, shape: dict[str, Any]
-) -> None:
-    from trl.trainer.dpo_trainer import DataCollatorForPreference
-    from trl.trainer.utils import add_fused_lm_head
-
-    model = load_base(tiny_models.write_generator(tmp_path, family=family, **shape))
-    groups = groups_of(model.config.vocab_size)
-    scorer = Scorer.of(model, groups)
-    assert scorer.shared
-    batch = DataCollatorForPreference(pad_token_id=2)(
-        [
-            {
-                "prompt_ids": each.prompt,
-                "chosen_ids": each.answers[0],
-                "rejected_ids": each.answers[1],
-            }
-            for each in groups
-        ]
-    )
-    labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-    ours = scorer(**inputs, labels=labels)
-    add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
-    with torch.no_grad():
-        theirs = model(**inputs, labels=labels, fused_lm_head=True)
-    learnt = labels[:, 1:] != -100
-    for name in ("log_probs", "entropy", "mean_logits", "is_top1"):
-        wanted = theirs[name].masked_fill(~learnt, 0).float()
-        assert torch.allclose(ours[name].float(), wanted, atol=1e-3), name
-
-
-def test_a_model_that_looks_back_a_window_computes_each_answer_alone(tmp_path: Path) -> None:
-    weights = tiny_models.write_generator(
-        tmp_path, family="mistral", num_key_value_heads=2, sliding_window=8
-    )
-    assert not Scorer.of(load_base(weights), groups_of(200)).shared
-
-
-def test_a_model_that_refuses_to_share_computes_each_answer_alone(tmp_path: Path) -> None:
-    weights = tiny_models.write_generator(tmp_path, family="falcon", alibi=True)
-    scorer = Scorer.of(load_base(weights), groups_of(200))
-    assert not scorer.shared
-    assert len(scorer.totals(groups_of(200))[0]) == 3
-
-
-@pytest.mark.parametrize(("dtype", "shared"), [(torch.float32, False), (torch.bfloat16, True)])
-def test_sharing_may_change_what_rounded_weights_do_anyway(
-    dtype: torch.dtype, shared: bool
-) -> None:
-    """Results are float32 all the same."""
-
-    def compute(group: Group) -> list[torch.Tensor]:
-        return [torch.tensor(0.05 if len(group.answers) > 1 else 0.0)] * len(group.answers)
-
-    assert may_share(torch.nn.Linear(1, 1, dtype=dtype), compute, groups_of(200)) is shared
-
-
-def test_drawn_answers_are_what_transformers_draws(trainable: Path) -> None:
-    model: Any = load_base(trainable / "bases" / MODEL)
-    prompt = groups_of(200)[0].prompt
-    greedy = Drawing(max_tokens=8, ends=[2], temperature=None)
-    wanted = model.generate(
-        torch.tensor([prompt]),
-        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-        do_sample=False,
-        max_new_tokens=8,
-        eos_token_id=2,
-        pad_token_id=2,
-    )[0, len(prompt) :].tolist()
-    assert draw(model, prompt, greedy, count=2, seed=0) == [wanted, wanted]
-    assert draw(
-        model, prompt, Drawing(max_tokens=8, ends=[wanted[2]], temperature=None), count=1, seed=0
-    ) == [wanted[: wanted.index(wanted[2]) + 1]]
-    warm = Drawing(max_tokens=8, ends=[2], temperature=1.5)
-    drawn = draw(model, prompt, warm, count=4, seed=5)
-    assert drawn == draw(model, prompt, warm, count=4, seed=5)
-    assert len({tuple(answer) for answer in drawn}) > 1
 
 
 def test_a_reward_model_ranks_as_it_learnt(
