@@ -26,6 +26,7 @@ from feedback.own_process import in_own_process
 from feedback.rows import Compiled, Kind, Row, Split, compile_rows
 from feedback.rules import Rules
 from feedback.scrubbing import Scrubbed, Scrubber
+from feedback.snapshot_files import LISTED, MANIFEST, rows_file
 from storage.identity import MemberId, WorkspaceId
 from storage.members import Members
 from storage.pool import Pool
@@ -39,8 +40,6 @@ FORMAT: Final = 1
 
 LEFTOVER_AFTER_S: Final = 3600.0
 """Writing a snapshot takes seconds: one that was begun so long ago is nobody's any more."""
-_MANIFEST: Final = "manifest.json"
-_LISTED: Final = "rows.jsonl"
 
 Scrub = Callable[[str], Scrubbed]
 
@@ -209,7 +208,7 @@ def write(found: Snapshot, directory: Path) -> Path:
     try:
         unfinished.mkdir()
         manifest = json.dumps(_manifest(found), ensure_ascii=False, indent=2, default=str) + "\n"
-        for name, text in (files | {_MANIFEST: manifest.encode()}).items():
+        for name, text in (files | {MANIFEST: manifest.encode()}).items():
             _write_durably(unfinished / name, text)
         _sync(unfinished)
         shutil.rmtree(folder, ignore_errors=True)
@@ -241,7 +240,7 @@ def voters_of(folder: Path) -> frozenset[MemberId] | None:
         OSError: it cannot be read now.
     """
     try:
-        with (folder / _LISTED).open(encoding="utf-8") as lines:
+        with (folder / LISTED).open(encoding="utf-8") as lines:
             return frozenset(
                 MemberId(UUID(each)) for line in lines for each in json.loads(line)["voters"]
             )
@@ -259,21 +258,21 @@ def remove_rows(folder: Path) -> None:
         OSError: the disk refuses.
     """
     for file in folder.glob("*.jsonl"):
-        if file.name != _LISTED:
+        if file.name != LISTED:
             file.unlink(missing_ok=True)
     _sync(folder)
-    (folder / _LISTED).unlink(missing_ok=True)
+    (folder / LISTED).unlink(missing_ok=True)
     _sync(folder)
 
 
 def _files(found: Snapshot) -> dict[str, bytes]:
     """What the snapshot's files hold, by name; all of it follows from the hash."""
     files = {
-        f"{kind}.{split}.jsonl": _lines([row.trl() for row in found.of(kind, split)])
+        rows_file(kind, split): _lines([row.trl() for row in found.of(kind, split)])
         for kind in get_args(Kind)
         for split in get_args(Split)
     }
-    return files | {_LISTED: _lines([_provenance(row) for row in found.rows])}
+    return files | {LISTED: _lines([_provenance(row) for row in found.rows])}
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -283,7 +282,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _is_whole(folder: Path, files: Mapping[str, bytes], sha256: str) -> bool:
     try:
-        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        manifest = json.loads((folder / MANIFEST).read_bytes())
         return bool(manifest["sha256"] == sha256) and all(
             (folder / name).read_bytes() == text for name, text in files.items()
         )

@@ -15,6 +15,7 @@ from engine.convert import convert, export
 from engine.errors import ModelCorrupt
 from engine.manifest import Manifest
 from engine.pull import repository_of
+from feedback.snapshot_files import MANIFEST
 from training.base_model import base_weights
 from training.errors import InputUnusable, TrainingError
 from training.execute_files import GATE, RESULT
@@ -140,7 +141,7 @@ def card(folder: Path, form: Form) -> str:
     plan = Plan.read(folder)
     base = Manifest.read(plan.base, verify=False)
     about = _about(base.licence, _base_repository(plan), form)
-    snapshot = _json(plan.snapshot / "manifest.json")
+    snapshot = _json(plan.snapshot / MANIFEST)
     gate = _json(folder / GATE)
     rows = "".join(f"| {name} | {count} |\n" for name, count in snapshot.get("rows", {}).items())
     reasons = "".join(f"- {reason}\n" for reason in gate.get("reasons", []))

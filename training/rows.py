@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from engine.prompt import ChatMessage
 from feedback.rows import Basis, Kind, Split, question_sha256
+from feedback.snapshot_files import LISTED, rows_file
 from training.base_model import Reader
 from training.errors import TrainingError
 
-_LISTED: Final = "rows.jsonl"
 _QUESTION: Final = re.compile(r"(?:^|\n)Question: (.*)\nAnswer:$", re.DOTALL)
 
 
@@ -43,7 +43,7 @@ def read_rows(snapshot: Path, kind: Kind, split: Split) -> list[TrainingRow]:
     Raises:
         TrainingError: the folder is no snapshot, or a line of it is damaged.
     """
-    file = snapshot / f"{kind}.{split}.jsonl"
+    file = snapshot / rows_file(kind, split)
     try:
         lines = file.read_text("utf-8").splitlines()
         return [_row(json.loads(line)) for line in lines]
@@ -59,7 +59,7 @@ def read_rows_with_basis(
     Raises:
         TrainingError: as `read_rows`, or the list of where rows come from is damaged.
     """
-    rows, file = read_rows(snapshot, kind, split), snapshot / _LISTED
+    rows, file = read_rows(snapshot, kind, split), snapshot / LISTED
     try:
         listed = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         bases = [row["basis"] for row in listed if (row["kind"], row["split"]) == (kind, split)]
