@@ -194,6 +194,8 @@ def load_base(
     import torch
     import transformers
 
+    from training.frozen_linear import freeze_linear_layers
+
     options["trust_remote_code"] = False
     options["dtype"] = getattr(torch, precision.dtype)
     if torch.cuda.is_available():
@@ -225,6 +227,7 @@ def load_base(
         )
     model: PreTrainedModel = loaded
     model.config.use_cache = False
+    freeze_linear_layers(model)
     return model
 
 

@@ -148,11 +148,15 @@ def collated(rows: Sequence[dict[str, Any]]) -> dict[str, "Tensor"]:
 
 
 def single_rows(batch: Mapping[str, "Tensor"]) -> list[dict[str, "Tensor"]]:
-    """The rows of a batch as batches of one, without padding."""
+    """The rows of a batch as batches of one, without padding.
+
+    The longest come first: where a short one is the last, all cores have work until the end.
+    """
     lengths = batch["attention_mask"].sum(-1).tolist()
+    longest = sorted(enumerate(lengths), key=lambda each: -each[1])
     return [
         {key: values[number : number + 1, -length:] for key, values in batch.items()}
-        for number, length in enumerate(lengths)
+        for number, length in longest
     ]
 
 

@@ -23,7 +23,13 @@ from tests.benchmarks import Row
 from tests.benchmarks.corpus import xquad
 from tests.benchmarks.simulated_team import questions
 from training import sft
-from training.base_model import Reader, base_weights, load_policy, load_tokenizer
+from training.base_model import (
+    Reader,
+    base_weights,
+    load_policy,
+    load_tokenizer,
+    lora_fields,
+)
 from training.plan import Plan
 from training.recipes import SftRecipe, parse
 from training.rows import Rendered, rendered
@@ -89,9 +95,8 @@ def _speed(home: Path, *, steps: int) -> list[Row]:
                 events=Events(file=Path(folder) / f"{name}.jsonl"),
             )
             stage.folder.mkdir()
-            policy = load_policy(stage.weights, lora=recipe.lora, seed=recipe.seed)
-            make = _plain if name == "plain" else sft.trainer_of
-            train(make(stage, recipe, policy, rows), stage)
+            make = _plain if name == "plain" else _ours
+            train(make(stage, recipe, rows), stage)
             told[name] = _steps(stage.events.file)
     plain, ours = (_tokens_per_s(told[name]) for name in ("plain", "ours"))
     difference = max(
@@ -115,16 +120,27 @@ def _speed(home: Path, *, steps: int) -> list[Row]:
     ]
 
 
-def _plain(stage: Stage, recipe: SftRecipe, policy: Any, rows: Sequence[Rendered]) -> Any:
-    """TRL's trainer as it comes, on the same ids and labels."""
+def _ours(stage: Stage, recipe: SftRecipe, rows: Sequence[Rendered]) -> Any:
+    policy = load_policy(stage.weights, lora=recipe.lora, seed=recipe.seed)
+    return sft.trainer_of(stage, recipe, policy, rows)
+
+
+def _plain(stage: Stage, recipe: SftRecipe, rows: Sequence[Rendered]) -> Any:
+    """TRL's, PEFT's and transformers' own, with the same adapter on the same ids and labels."""
+    import torch
     from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
+    base = AutoModelForCausalLM.from_pretrained(stage.weights, dtype=torch.float32)
+    torch.manual_seed(recipe.seed)
+    lora = LoraConfig(task_type="CAUSAL_LM", **lora_fields(recipe.lora))
     fields = arguments(stage, recipe)
     del fields["remove_unused_columns"]
     return SFTTrainer(
-        model=policy,
+        model=get_peft_model(base, lora),
         args=SFTConfig(**fields),
         train_dataset=Dataset.from_list(
             [{"input_ids": row.prompt + row.answer, "labels": row.labels} for row in rows]
