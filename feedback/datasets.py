@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import statistics
 import time
@@ -40,6 +41,9 @@ FORMAT: Final = 1
 
 LEFTOVER_AFTER_S: Final = 3600.0
 """Writing a snapshot takes seconds: one that was begun so long ago is nobody's any more."""
+
+_UNFINISHED: Final = re.compile(r"\.[0-9a-f]{64}\.\d+")
+"""A snapshot that a process of that number writes."""
 
 Scrub = Callable[[str], Scrubbed]
 
@@ -221,8 +225,10 @@ def write(found: Snapshot, directory: Path) -> Path:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove what processes left that were killed while they wrote."""
+    """Remove what processes left that were killed while they wrote; all else there is not ours."""
     for leftover in directory.glob(".*.*"):
+        if _UNFINISHED.fullmatch(leftover.name) is None:
+            continue
         with contextlib.suppress(FileNotFoundError):  # another process was faster, or has ended
             if time.time() - leftover.stat().st_mtime > LEFTOVER_AFTER_S:
                 shutil.rmtree(leftover, ignore_errors=True)

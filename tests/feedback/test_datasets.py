@@ -187,13 +187,15 @@ def test_a_snapshot_that_cannot_be_written_leaves_nobodys_words(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_of_a_snapshot_is_removed(tmp_path: Path) -> None:
-    for name, age_s in (("old", 2 * LEFTOVER_AFTER_S), ("being written", 0.0)):
-        (tmp_path / f".{name}.1").mkdir()
-        then = time.time() - age_s
-        os.utime(tmp_path / f".{name}.1", (then, then))
+def test_what_a_killed_process_left_of_a_snapshot_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    old, being_written = f".{'0a' * 32}.17", f".{'0b' * 32}.17"
+    others = {".venv3.11", ".config.old", f".{'0a' * 32}.bak"}
+    for name in (old, being_written, *others):
+        (tmp_path / name).mkdir()
+        then = time.time() - (0.0 if name == being_written else 2 * LEFTOVER_AFTER_S)
+        os.utime(tmp_path / name, (then, then))
     folder = write(made(corrected(1)), tmp_path)
-    assert {each.name for each in tmp_path.iterdir()} == {".being written.1", folder.name}
+    assert {each.name for each in tmp_path.iterdir()} == {being_written, folder.name, *others}
 
 
 @pytest.mark.parametrize("agrees", [True, False])

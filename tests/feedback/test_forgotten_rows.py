@@ -98,7 +98,7 @@ async def test_a_snapshot_that_is_being_written_is_left_alone_until_it_is_nobody
 ) -> None:
     rows = ForgottenRows(pool=pool, directory=tmp_path / "snapshots")
     assert await rows.sweep() == 0, "nothing was ever trained"
-    unfinished = tmp_path / "snapshots" / ".abc.1"
+    unfinished = tmp_path / "snapshots" / f".{'0a' * 32}.1"
     unfinished.mkdir(parents=True)
     (unfinished / "sft.train.jsonl").write_text("{}")
     assert await rows.sweep() == 0 and unfinished.exists()
