@@ -16,8 +16,9 @@ A model is a `candidate` when
    there are sources;
 5. it is neither much slower nor much larger.
 
-Preferences are those between two answers that a model wrote: of people's own words, no model says
-them by itself, and every change makes the live model's answer less likely. The win rate proves a
+Preferences are choices between two answers that were shown side by side. What people wrote, or
+liked, instead of an answer that they disliked proves nothing: that answer is mostly what the live
+model says by itself, and every change makes it less likely. The win rate proves a
 gain where an independent judge compared the answers, or a reward model that is known to be right
 about held-out preferences and that nothing was trained to please; else it only counts against the
 model.

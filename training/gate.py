@@ -197,7 +197,7 @@ def _answers(
         Answers(
             replies=dict(zip(asked, said, strict=True)),
             accuracy=_accuracy(directory, prompts.pairs),
-            corrected=_accuracy(directory, prompts.corrected),
+            one_sided=_accuracy(directory, prompts.one_sided),
         )
         for directory, said in zip((candidate, live), replies, strict=True)
     )
@@ -347,11 +347,11 @@ def _figures(
         "live": means(prompts, live),
         "known_answers": len(prompts.known),
         "pairs": len(prompts.pairs),
-        # Told, but of no weight: see `GatePrompts.corrected`.
-        "corrected_pairs": {
-            "count": len(prompts.corrected),
-            "candidate": _mean(candidate.corrected),
-            "live": _mean(live.corrected),
+        # Told, but of no weight: see `GatePrompts.one_sided`.
+        "one_sided_pairs": {
+            "count": len(prompts.one_sided),
+            "candidate": _mean(candidate.one_sided),
+            "live": _mean(live.one_sided),
         },
         "win_rate": liked.figures,
         "median_s": {"candidate": candidate.median_s, "live": live.median_s},

@@ -5,12 +5,13 @@ read the same. Held-out questions never train (`feedback.rows.split_of`).
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from engine.prompt import ChatMessage, PromptSource, rag_messages
+from storage.text_units import sentence_spans
 from training.evaluation import Prompt
 from training.metrics import contains, words
 from training.rows import TrainingRow, asked_in, read_rows, read_rows_with_basis
@@ -68,10 +69,10 @@ class GatePrompts:
 
     Attributes:
         held_out: prompts of people's held-out questions, known answers or not.
-        pairs: held-out preferences between two answers that a model wrote.
-        corrected: those of people's own words over a model's. The rejected side is mostly what the
-            live model says by itself, so every change of a model makes it less likely: they prove
-            nothing.
+        pairs: held-out choices between two answers that were shown side by side.
+        one_sided: those of people's own words over a model's, and of a liked answer over a disliked
+            one. The rejected side is mostly what the live model says by itself, so every change of
+            a model makes it less likely: they prove nothing.
         without_answer: questions whose sources are another question's: nothing can be found.
         injected: sources that give orders.
         memorised: prompts that lead up to rare strings of the training rows.
@@ -80,7 +81,7 @@ class GatePrompts:
     held_out: tuple[Prompt, ...]
     known: tuple[Known, ...]
     pairs: tuple[TrainingRow, ...]
-    corrected: tuple[TrainingRow, ...]
+    one_sided: tuple[TrainingRow, ...]
     without_answer: tuple[Prompt, ...]
     injected: tuple[Trap, ...]
     memorised: tuple[Trap, ...]
@@ -107,8 +108,8 @@ def gate_prompts(snapshot: Path) -> GatePrompts:
     return GatePrompts(
         held_out=held_out,
         known=tuple(each for each in known if each.prompt in set(held_out)),
-        pairs=tuple(row for row, basis in preferences if basis != "correction")[:MAX_PAIRS],
-        corrected=tuple(row for row, basis in preferences if basis == "correction")[:MAX_PAIRS],
+        pairs=tuple(row for row, basis in preferences if basis == "comparison")[:MAX_PAIRS],
+        one_sided=tuple(row for row, basis in preferences if basis != "comparison")[:MAX_PAIRS],
         without_answer=_without_answer(answered[: MAX_PROMPTS // 2]),
         injected=_INJECTED,
         memorised=memory_traps(identifiers(snapshot)),
@@ -166,26 +167,44 @@ def _known(rows: Sequence[TrainingRow]) -> list[Known]:
 def _without_answer(known: Sequence[Known]) -> tuple[Prompt, ...]:
     """Each question above the sources of another one, where those do not answer it."""
     prompts = []
-    for one, other in zip(known, [*known[1:], *known[:1]], strict=True):
+    for place, one in enumerate(known):
         asked = asked_in(one.prompt)
-        sources = sources_of(other.prompt)
-        if (
-            asked is None
-            or not sources_of(one.prompt)
-            or not sources
-            or any(contains(text, one.right) for text in sources.values())
-        ):
+        others = (sources_of(each.prompt) for each in (*known[place + 1 :], *known[:place]))
+        elsewhere = next((each for each in others if _cannot_answer(each, one)), None)
+        if asked is None or elsewhere is None:
             continue
         messages = rag_messages(
             question=asked,
             history=(),
             sources=[
                 PromptSource(number=number, title="Source", text=text)
-                for number, text in sources.items()
+                for number, text in elsewhere.items()
             ],
         )
         prompts.append(tuple(messages))
     return tuple(prompts)
+
+
+def _cannot_answer(sources: Mapping[int, str], one: Known) -> bool:
+    """Whether sources have nothing to do with a question: not its answer, nor what it was served.
+
+    Few right answers are quoted word by word, and in a small library questions share passages.
+    """
+    own = sources_of(one.prompt)
+    if not sources or not own or any(contains(text, one.right) for text in sources.values()):
+        return False
+    return not _sentences(sources.values()) & _sentences(own.values())
+
+
+def _sentences(texts: Iterable[str]) -> set[str]:
+    """Of a passage each question is served those that matter to it, with gaps between them."""
+    parts = [part for text in texts for line in text.splitlines() for part in line.split("…")]
+    cut = [
+        part[slice(*span)].strip()
+        for part in parts
+        for span in sentence_spans(part, (0, len(part)))
+    ]
+    return {each for each in cut if each}
 
 
 def _trap(question: str, text: str, secret: str) -> Trap:

@@ -41,12 +41,12 @@ class Answers:
     Attributes:
         accuracy: 1 for each of `GatePrompts.pairs` whose better side the model finds likelier, in
             their order; 0 for the others.
-        corrected: likewise of `GatePrompts.corrected`.
+        one_sided: likewise of `GatePrompts.one_sided`.
     """
 
     replies: Mapping[Prompt, Reply]
     accuracy: tuple[float, ...]
-    corrected: tuple[float, ...] = ()
+    one_sided: tuple[float, ...] = ()
 
     def text(self, prompt: Prompt) -> str:
         """The answer to a prompt."""

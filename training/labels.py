@@ -53,9 +53,9 @@ def held_out_questions(rows: Iterable[Row]) -> int:
 def provable_questions(rows: Iterable[Row]) -> int:
     """Most held-out questions of which people's ratings can prove a model better.
 
-    Those are questions whose right answer somebody wrote, or those of which somebody likes one of
-    two answers better that models wrote. A vote on a single answer tells which answers are liked,
-    and not whether another model's are: see `training.decision`.
+    Those are questions whose right answer somebody wrote, or those of which somebody chose between
+    two answers side by side. A vote on a single answer tells which answers are liked, and not
+    whether another model's are: see `training.decision`.
     """
     held_out = [row for row in rows if row.split == "held_out"]
     corrected = {
@@ -64,7 +64,7 @@ def provable_questions(rows: Iterable[Row]) -> int:
     compared = {
         row.question_sha256
         for row in held_out
-        if row.kind == "preference" and row.basis != "correction"
+        if row.kind == "preference" and row.basis == "comparison"
     }
     return max(len(corrected), len(compared))
 

@@ -89,6 +89,32 @@ def test_a_question_above_anothers_sources_must_be_refused(snapshot: Path) -> No
     assert sources_of(without[0]) == {1: "The kitchen opens at 1 am."}
 
 
+def test_no_question_is_above_sources_that_it_was_served_itself(snapshot: Path) -> None:
+    """Few people quote a passage: their words are no sign of whether it answers."""
+    rules = "The kitchen opens at seven. … The garden closes at nine."
+    rows = [
+        sft_row(
+            rag_messages(
+                question=f"When does the {word} open?",
+                history=(),
+                sources=[PromptSource(number=1, title="Rules", text=text)],
+            ),
+            f"Early, for the {word}.",
+        )
+        for word, text in (
+            ("kitchen", rules),
+            ("garden", "The garden closes at nine."),
+            ("lift", "The lift runs all night."),
+        )
+    ]
+    write_rows(snapshot, "sft", "held_out", rows)
+    lift = "The lift runs all night."
+    found = [sources_of(each)[1] for each in gate_prompts(snapshot).without_answer]
+    assert found == [lift, lift, rules]
+    write_rows(snapshot, "sft", "held_out", rows[:2])
+    assert gate_prompts(snapshot).without_answer == ()
+
+
 def test_prompts_are_those_that_were_served(snapshot: Path) -> None:
     found = gate_prompts(snapshot)
     assert len(found.held_out) == len(found.known) == 24
@@ -100,16 +126,17 @@ def test_prompts_are_those_that_were_served(snapshot: Path) -> None:
     assert identifiers(snapshot) == {}
 
 
-def test_only_pairs_of_two_models_answers_may_prove_anything(snapshot: Path) -> None:
+@pytest.mark.parametrize("basis", ["correction", "votes"])
+def test_only_choices_between_two_answers_may_prove_anything(snapshot: Path, basis: Basis) -> None:
     pairs = [pair_row(prompt(number), RIGHT, WRONG) for number in range(3)]
-    write_rows(snapshot, "preference", "held_out", pairs, basis="correction")
+    write_rows(snapshot, "preference", "held_out", pairs, basis=basis)
     prompts = gate_prompts(snapshot)
-    assert (len(prompts.pairs), len(prompts.corrected)) == (0, 3)
+    assert (len(prompts.pairs), len(prompts.one_sided)) == (0, 3)
     same = saying(prompts, RIGHT)
     assert "preference accuracy" not in differences(prompts, same, same)
-    write_rows(snapshot, "preference", "held_out", pairs, basis="votes")
+    write_rows(snapshot, "preference", "held_out", pairs, basis="comparison")
     prompts = gate_prompts(snapshot)
-    assert (len(prompts.pairs), len(prompts.corrected)) == (3, 0)
+    assert (len(prompts.pairs), len(prompts.one_sided)) == (3, 0)
 
 
 def test_only_peoples_own_words_are_right_answers(snapshot: Path) -> None:

@@ -152,10 +152,17 @@ VOTED = [
     [
         [],
         of_held_out("preference", "correction", of=20),
+        of_held_out("preference", "votes", of=20),
         of_held_out("sft", "correction", of=9),
         of_held_out("sft", "correction", of=5) + of_held_out("preference", "comparison", of=9),
     ],
-    ids=["votes alone", "a pair of one's own words", "too few corrections", "too few of both"],
+    ids=[
+        "votes alone",
+        "a pair of one's own words",
+        "liked against disliked",
+        "too few corrections",
+        "too few of both",
+    ],
 )
 def test_a_model_that_nothing_could_prove_better_is_not_trained(beside: list[Row]) -> None:
     enough = Thresholds(min_labels=30, min_questions=20)
@@ -172,9 +179,8 @@ def test_a_model_that_nothing_could_prove_better_is_not_trained(beside: list[Row
     [
         of_held_out("sft", "correction", of=10),
         of_held_out("preference", "comparison", of=10),
-        of_held_out("preference", "votes", of=10),
     ],
-    ids=["corrections", "comparisons", "liked against disliked"],
+    ids=["corrections", "comparisons"],
 )
 def test_ten_questions_may_prove_a_model_better(beside: list[Row]) -> None:
     enough = Thresholds(min_labels=30, min_questions=20)
