@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TextIO, get_args
 from uuid import UUID
 
 from engine.client import EngineClient
@@ -120,7 +120,23 @@ def _execute(parsed: argparse.Namespace, settings: TrainingProcessSettings) -> i
     from training.execute import execute
 
     _require_run(parsed.folder)
-    return execute(parsed.folder, judge_api_key=settings.training.judge_api_key)
+    try:
+        return execute(parsed.folder, judge_api_key=settings.training.judge_api_key)
+    finally:
+        _let_go_of(sys.stdout, sys.stderr)
+
+
+def _let_go_of(*streams: TextIO) -> None:
+    """Lose what a full disk does not take of the log, and not the exit code.
+
+    Python flushes these streams when it ends, and where that fails it ends with 120.
+    """
+    for stream in streams:
+        try:
+            stream.flush()
+        except OSError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _require_run(folder: Path) -> None:

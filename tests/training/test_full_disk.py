@@ -54,8 +54,9 @@ async def test_a_run_waits_for_room_on_the_disk_and_then_goes_on(
     assert "the disk is full" in told.text
 
 
+@pytest.mark.parametrize("log", [os.devnull, "/dev/full"], ids=["a log elsewhere", "no log"])
 async def test_a_process_says_without_a_file_that_there_is_room_for_none(
-    home: Path, tmp_path: Path
+    home: Path, tmp_path: Path, log: str
 ) -> None:
     folder = tmp_path / "run"
     Plan(
@@ -67,11 +68,16 @@ async def test_a_process_says_without_a_file_that_there_is_room_for_none(
         base=home / "models" / MODEL,
         home=home,
     ).write(folder)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "training", "execute", str(folder)),
-        cwd=CHECKOUT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
-    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with open(log, "wb") as output:  # noqa: ASYNC230 - a device, which waits for nobody
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "training", "execute", str(folder)),
+            cwd=CHECKOUT,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+        )
     assert await process.wait() == EXIT_DISK_FULL
     assert [each.name for each in folder.iterdir() if each.stat().st_size] == ["plan.json"]
 
