@@ -94,7 +94,16 @@ class Registry:
         self.loading = True
 
     async def start(self) -> None:
-        """Load the configured models and those that were loaded when the engine last ran."""
+        """Load the configured models and those that were loaded when the engine last ran.
+
+        Changes wait until it is done: they store what is loaded by then.
+        """
+        async with self._changing:
+            await self._load_all()
+        release_free_memory()
+        self.loading = False
+
+    async def _load_all(self) -> None:
         state = self._read_state()
         embedder = _default_name(self._settings.embedder)
         sources = {**self._settings.models, **state.models, embedder: self._settings.embedder}
@@ -114,8 +123,6 @@ class Registry:
                 self._aliases[alias] = name
         if LIVE not in self._aliases and self._settings.live in self._entries:
             self._aliases[LIVE] = self._settings.live
-        release_free_memory()
-        self.loading = False
 
     @property
     def names(self) -> list[str]:
