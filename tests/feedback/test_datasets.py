@@ -187,7 +187,9 @@ def test_a_snapshot_that_cannot_be_written_leaves_nobodys_words(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_of_a_snapshot_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_of_a_snapshot_is_removed_and_nothing_else(
+    tmp_path: Path,
+) -> None:
     old, being_written = f".{'0a' * 32}.17", f".{'0b' * 32}.17"
     others = {".venv3.11", ".config.old", f".{'0a' * 32}.bak"}
     for name in (old, being_written, *others):
