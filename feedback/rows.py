@@ -288,9 +288,12 @@ def _liked_against_disliked(answers: Sequence[RatedAnswer], rules: Rules) -> lis
 
 def _of_judgements(comparison: RatedComparison, rules: Rules, left_out: Counter[str]) -> list[Row]:
     left, right = comparison.left, comparison.right
-    if not (_usable(left, rules, left_out) and readable_by_all(right, rules)):
+    if not (_usable(left, rules, left_out) and _usable(right, rules, left_out)):
         return []
-    if discarded(comparison) or discarded(right):
+    if left.prompt != right.prompt:
+        left_out["two answers read different sources"] += 1
+        return []
+    if discarded(comparison):
         left_out["curators discarded it"] += 1
         return []
     if not _undisputed(comparison, rules, left_out):

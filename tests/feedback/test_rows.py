@@ -232,6 +232,29 @@ def test_comparisons_become_pairs_by_majority(
     assert said(compiled(comparisons=[pair]), "preference") == expected
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"prompt": None, "text": "Stopped."}, "nothing that was served is stored"),
+        (
+            {"prompt": ({"role": "user", "content": "Something else."},)},
+            "two answers read different sources",
+        ),
+        ({"open": False}, "not everybody may read its sources"),
+    ],
+)
+def test_a_pair_needs_two_answers_to_one_prompt_that_all_may_read(
+    side: str, changes: dict[str, Any], reason: str
+) -> None:
+    sides = {"left": answer(1), "right": answer(2, "In March.")}
+    sides[side] = answer(3, **{"text": "In May.", **changes})
+    winner: Winner = "left" if side == "right" else "right"
+    found = compiled(comparisons=[comparison(**sides, ana=winner)])
+    assert found.rows == []
+    assert found.left_out[reason] == 1
+
+
 def test_a_pair_whose_other_side_not_everybody_may_read_is_left_out() -> None:
     private = answer(2, "B", sources=(source("channel"),))
     for pair in (comparison(answer(1, "A"), private, ana="left"),):
