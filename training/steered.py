@@ -1,6 +1,7 @@
 """Whether a version learnt too much from people who perhaps steer it (`feedback.poisoning`)."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Final
 
 from feedback.own_process import in_own_process
@@ -63,9 +64,13 @@ def _raters(answers: Sequence[RatedAnswer], comparisons: Sequence[RatedCompariso
 
 
 def _behind(row: RunRow, raters: Raters) -> frozenset[MemberId]:
-    """Whose word a row rests on."""
-    if row.basis == "comparison":
-        return raters.get((row.basis, frozenset(row.answer_ids)), frozenset())
-    return frozenset[MemberId]().union(
-        *(raters.get((row.basis, frozenset({each})), frozenset()) for each in row.answer_ids)
-    )
+    """Whose word a row rests on.
+
+    A row that several ratings made has the answers of all of them; a choice is of two, and made a
+    row again that votes made already.
+    """
+    alone = [frozenset({each}) for each in row.answer_ids]
+    keys = [(row.basis, each) for each in alone if row.basis != "comparison"]
+    if row.kind == "preference" and row.basis != "correction":
+        keys += [("comparison", frozenset(both)) for both in combinations(row.answer_ids, 2)]
+    return frozenset[MemberId]().union(*(raters.get(key, frozenset()) for key in keys))

@@ -8,7 +8,7 @@ import pytest
 
 from feedback import Feedback
 from feedback.poisoning import BURST_RATINGS
-from storage.identity import AnswerId
+from storage.identity import AnswerId, MemberId
 from storage.model_versions import ModelVersion, ModelVersions
 from storage.notices import Notices
 from storage.pool import Pool
@@ -18,7 +18,7 @@ from tests.storage.conftest import Team, keys, team
 from tests.training.test_canary import BASE, Votes, engine, tried, vote, watch
 from training import canary
 from training.canary import CanaryWatch
-from training.steered import steered
+from training.steered import _behind, steered
 
 __all__ = ["answered", "conversations", "engine", "keys", "team", "tried", "vote", "watch"]
 
@@ -57,6 +57,25 @@ async def test_a_version_is_suspicious_when_a_fifth_of_its_rows_rests_on_flagged
     found = await why(*honest, *voted[:3])
     assert found is not None and found.startswith("3 of the 11 rows")
     assert await why(*honest, *voted[:2], row("votes", rated[5], split="held_out")) is None
+
+
+def test_whoever_chose_stands_behind_a_pair_that_several_ratings_made() -> None:
+    ana, ben, cleo = (MemberId(uuid4()) for _ in range(3))
+    answers = [AnswerId(uuid4()) for _ in range(4)]
+    raters = {
+        ("comparison", frozenset(answers[:2])): frozenset({ana}),
+        ("comparison", frozenset(answers[2:])): frozenset({ben}),
+        ("votes", frozenset(answers[:1])): frozenset({cleo}),
+    }
+
+    def behind(kind: str, basis: str, of: list[AnswerId]) -> set[MemberId]:
+        row = RunRow(row_id="1", kind=kind, split="train", basis=basis, answer_ids=of)
+        return set(_behind(row, raters))
+
+    assert behind("preference", "comparison", answers[:2]) == {ana}
+    assert behind("preference", "comparison", answers) == {ana, ben}
+    assert behind("preference", "votes", answers) == {ana, ben, cleo}
+    assert behind("unpaired", "votes", answers) == {cleo}
 
 
 async def test_a_suspicious_version_is_not_promoted_by_itself(
