@@ -69,19 +69,20 @@ def compared(
 
     Returns:
         `held_out_<name>_before`, `held_out_<name>`, `held_out_<name>_gain`, `…_gain_low` and
-        `…_gain_high` (95 %); nothing without rows.
+        `…_gain_high` (95 %); nothing without rows, and no interval of one question.
     """
     if not before:
         return {}
     gain = bootstrap.difference(after, before, groups=groups)
     whole = f"held_out_{name}"
-    return {
+    told = {
         f"{whole}_before": statistics.fmean(before),
         whole: statistics.fmean(after),
         f"{whole}_gain": gain.value,
-        f"{whole}_gain_low": gain.low,
-        f"{whole}_gain_high": gain.high,
     }
+    if gain.high < bootstrap.UNKNOWN:
+        told |= {f"{whole}_gain_low": gain.low, f"{whole}_gain_high": gain.high}
+    return told
 
 
 def step_on_cores(
