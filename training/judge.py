@@ -76,10 +76,14 @@ async def judge(
         deadline_s: most time of one attempt of one question.
     """
     places = asyncio.Semaphore(AT_ONCE)
+    without_verdict = 0
 
     async def ask(pair: Pair, *, swapped: bool) -> float | None:
+        nonlocal without_verdict
         async with places:
-            return await _asked(backend, pair, swapped=swapped, deadline_s=deadline_s)
+            score = await _asked(backend, pair, swapped=swapped, deadline_s=deadline_s)
+        without_verdict += score is None
+        return score
 
     async def both(pair: Pair) -> float | None:
         first, second = await ask(pair, swapped=False), await ask(pair, swapped=True)
@@ -103,6 +107,11 @@ async def judge(
     decided = sum(score is not None for score in scores)
     if decided < LEAST_DECIDED * len(pairs) or not pairs:
         failure = f"it agreed with itself on {decided} of {len(pairs)} pairs"
+        if without_verdict:
+            failure += (
+                f"; {without_verdict} of its {2 * len(pairs)} replies were not just A, B or T, "
+                "which is all that it is asked for"
+            )
         return Judged(scores=scores, failure=failure)
     return Judged(scores=scores, failure=None)
 

@@ -54,14 +54,24 @@ async def test_a_tie_is_half(model: ScriptedModel) -> None:
         assert (await judge(backend, PAIRS)).scores == (0.5,) * len(PAIRS)
 
 
-@pytest.mark.parametrize("reply", ["A", "Both are fine."])
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ("A", ""),
+        (
+            "Both are fine.",
+            "; 10 of its 10 replies were not just A, B or T, which is all that it is asked for",
+        ),
+    ],
+    ids=["by place", "no verdict"],
+)
 async def test_a_judge_that_goes_by_place_or_says_nothing_gives_no_result(
-    model: ScriptedModel, reply: str
+    model: ScriptedModel, reply: str, why: str
 ) -> None:
     model.script = lambda prompt: reply
     async with connected(model) as backend:
         judged = await judge(backend, PAIRS)
-    assert judged.failure == "it agreed with itself on 0 of 5 pairs"
+    assert judged.failure == f"it agreed with itself on 0 of 5 pairs{why}"
     assert set(judged.scores) == {None}
 
 
