@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from engine.errors import ModelCorrupt
+from engine.manifest import Manifest
 from feedback import datasets
 from feedback.datasets import Snapshot
 from feedback.rows import Row
@@ -14,7 +16,7 @@ from storage.model_versions import ModelVersions, version_name
 from storage.pool import Pool
 from storage.runs import RunRow, Runs, StoredRun
 from training.decision import Thresholds
-from training.errors import process_errors
+from training.errors import TrainingError, process_errors
 from training.labels import labels, met, require_enough
 from training.plan import Live, Plan
 from training.provenance import code_revision, library_versions
@@ -35,6 +37,7 @@ async def planned(
 
     Raises:
         NotEnoughFeedback: there is too little to learn from, or to judge the model on.
+        TrainingError: the files of the live model are gone.
         RecipeInvalid, BaseUnusable: the recipe or the settings must be corrected.
         OSError: the disk does not take the snapshot.
         StorageUnavailable: safe to repeat.
@@ -45,6 +48,7 @@ async def planned(
     base = settings.base_directory
     found = await _snapshot(run, pool)
     live = await live_model(run.workspace_id, versions=versions, settings=settings)
+    _require_files(live)
     require_enough(
         found,
         recipe,
@@ -91,6 +95,24 @@ async def live_model(
         return Live(name=version.name, directory=Path(version.directory), judge=judge)
     name = settings.engine.live
     return Live(name=name, directory=settings.directory_of(name), judge=judge)
+
+
+def _require_files(live: Live) -> None:
+    """Refuse what the gate could compare with nothing when all the training is done.
+
+    Raises:
+        TrainingError: the engine still serves the live model, but its files are gone.
+    """
+    if live.directory is None:
+        return
+    try:
+        Manifest.read(live.directory, verify=False)
+    except ModelCorrupt as error:
+        raise TrainingError(
+            f"The files of the live model {live.name} are gone: {error}",
+            advice="Let another one answer first: `parley rollback base`, or one that "
+            "`parley versions` lists.",
+        ) from error
 
 
 async def _snapshot(run: StoredRun, pool: Pool) -> Snapshot:

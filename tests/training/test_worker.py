@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from procrastinate.jobs import Job
 
 from engine.client import EngineClient
 from storage.model_versions import ModelVersions, live_alias
@@ -24,6 +25,7 @@ from tests.training.conftest import (
     queued,
     until,
 )
+from training.execute_files import RESULT
 from training.plan import Plan
 
 
@@ -46,6 +48,12 @@ async def test_corrections_become_a_version_although_its_process_is_killed(
         for process in processes_of(worker.folder(run_id)):
             os.kill(process, signal.SIGKILL)
         run = await until(pool, run_id, ended)
+        result = worker.folder(run_id) / RESULT
+        told_at = result.stat().st_mtime_ns
+        # Begun again, as where it is killed before its end is stored, it judges no second time.
+        job = Job(id=1, queue="training", lock=None, queueing_lock=None, task_name="run")
+        await worker._train(run, job)
+        assert result.stat().st_mtime_ns == told_at
 
     assert (run.status, run.failure) == ("succeeded", None)
     metrics = [each for each in await runs.metrics(run_id) if "loss" in each.values]
@@ -84,6 +92,32 @@ async def test_too_little_feedback_trains_nothing(
     assert run.failure is not None and run.failure.startswith("Not enough feedback")
     assert reason in run.failure
     assert run.advice
+    assert not worker.folder(run_id).exists()
+
+
+async def test_nothing_is_trained_where_the_files_of_the_live_version_are_gone(
+    pool: Pool, team: Team, working: Working, home: Path
+) -> None:
+    versions = ModelVersions(pool)
+    version = await versions.add(
+        workspace_id=team.general.workspace_id,
+        number=1,
+        name="v1",
+        run_id=await queued(pool, team, recipe="nonsense"),
+        parent_id=None,
+        directory=home / "gone",
+        sha256="0",
+        snapshot_sha256="0",
+        recipe={},
+        gate={},
+        status="candidate",
+    )
+    await versions.promote(version.id, by=None)
+    run_id = await queued(pool, team, recipe="sft")
+    async with working() as worker:
+        run = await until(pool, run_id, ended)
+    assert run.failure is not None and run.failure.startswith("The files of the live model v1 are")
+    assert run.advice is not None and "parley rollback base" in run.advice
     assert not worker.folder(run_id).exists()
 
 
