@@ -241,11 +241,16 @@ class ModelSwitch:
     async def unload_unused(self) -> None:
         """Free the memory of versions that have answered nobody for some time.
 
-        Such are those that were replaced, rolled back, or whose trial ended.
+        Such are those that were replaced, rolled back, whose trial ended, or whose workspace is
+        gone.
         """
-        loaded = [model.name for model in await self.engine.models() if is_version(model.name)]
+        models = await self.engine.models()
+        loaded = [each.name for each in models if each.name == each.root and is_version(each.name)]
         for version in await self.versions.unused(loaded, for_s=UNUSED_S):
-            await self._unload(version)
+            await self._unload(version.name)
+        for name in loaded:
+            if not await self.versions.named(name):
+                await self._unload(name)
 
     async def _chosen(self, workspace_id: WorkspaceId, name: str | None) -> ModelVersion:
         if name is not None:
@@ -304,10 +309,10 @@ class ModelSwitch:
         if version.name not in known:
             await self.engine.load(version.name, f"ctranslate2:{version.directory}")
 
-    async def _unload(self, version: ModelVersion) -> None:
+    async def _unload(self, name: str) -> None:
         """Free a version's memory; one that cannot be freed now harms nobody."""
         try:
-            await self.engine.unload(version.name)
+            await self.engine.unload(name)
         except EngineError as error:
             logger.warning("not unloaded: %s", error, extra={"action": "unload_failed"})
 

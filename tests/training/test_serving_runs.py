@@ -223,6 +223,16 @@ async def test_a_version_that_was_taken_back_leaves_the_engine_later(
     assert second.name not in engine.loaded
 
 
+async def test_the_version_of_a_workspace_that_is_gone_leaves_the_engine(
+    pool: Pool, team: Team
+) -> None:
+    kept, gone = await made(pool, team, 1), "v3-0123456789ab"
+    engine = Engine()
+    engine.loaded |= {name: name for name in (kept.name, gone)}
+    await ModelSwitch(versions=ModelVersions(pool), engine=engine).unload_unused()
+    assert kept.name in engine.loaded and gone not in engine.loaded
+
+
 async def test_the_end_of_a_trial_does_not_take_back_what_is_live(
     pool: Pool, team: Team, finish: Finish
 ) -> None:
