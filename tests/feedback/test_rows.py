@@ -250,7 +250,7 @@ def test_a_pair_needs_two_answers_to_one_prompt_that_all_may_read(
     sides = {"left": answer(1), "right": answer(2, "In March.")}
     sides[side] = answer(3, **{"text": "In May.", **changes})
     winner: Winner = "left" if side == "right" else "right"
-    found = compiled(comparisons=[comparison(**sides, ana=winner)])
+    found = compiled(comparisons=[comparison(sides["left"], sides["right"], ana=winner)])
     assert found.rows == []
     assert found.left_out[reason] == 1
 
