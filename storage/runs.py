@@ -7,7 +7,7 @@ is.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NewType
+from typing import Any, Final, Literal, NewType
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -113,6 +113,10 @@ _OF_ROW = (
 )
 
 
+TRIAL_DAYS: Final = 14
+"""How long the schedule leaves a version to be tried: the next candidate would end its trial before
+its votes tell anything."""
+
 _DUE = """
 SELECT w.id, coalesce((SELECT r.place - 'member' FROM runs r
                        WHERE r.workspace_id = w.id AND r.place <> '{}'
@@ -138,6 +142,9 @@ CROSS JOIN LATERAL (
     WHERE t.workspace_id = w.id
 ) new
 WHERE w.removed_at IS NULL AND NOT last.busy AND new.ratings > 0
+  AND NOT EXISTS (SELECT FROM model_versions t
+                  WHERE t.workspace_id = w.id AND t.status = 'canary'
+                    AND t.status_at > now() - make_interval(days => %(trial_days)s))
   AND w.id = coalesce(%(workspace)s, w.id)
   AND (new.ratings >= %(ratings)s OR last.at < now() - make_interval(secs => %(hours)s * 3600))
 """
@@ -463,6 +470,11 @@ async def _due(
 ) -> list[tuple[WorkspaceId, Mapping[str, str]]]:
     found = await connection.execute(
         _DUE,
-        {"ratings": every_new_ratings, "hours": every_hours, "workspace": workspace_id},
+        {
+            "ratings": every_new_ratings,
+            "hours": every_hours,
+            "workspace": workspace_id,
+            "trial_days": TRIAL_DAYS,
+        },
     )
     return [(WorkspaceId(row[0]), row[1]) for row in await found.fetchall()]

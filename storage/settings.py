@@ -197,7 +197,11 @@ class TrainingSettings(Section):
         None, description="The judge's API key. Environment only."
     )
     canary_share: float = Field(
-        0.2, ge=0, le=1, description="Share of threads that a candidate answers; 0 = none."
+        0.2,
+        ge=0,
+        lt=1,
+        description="Share of threads that a candidate answers; 0 = none, and never all: votes on "
+        "the live model's answers are what its own are compared with.",
     )
     promote: Literal["ask", "auto"] = Field(
         "ask",
@@ -205,10 +209,16 @@ class TrainingSettings(Section):
         "asked, or it answers everybody.",
     )
     every_new_ratings: int | None = Field(
-        None, ge=1, description="New ratings after which a run is queued by itself; unset = never."
+        None,
+        ge=1,
+        description="New ratings after which a run is queued by itself; unset = never. A version "
+        "that is tried has two weeks first.",
     )
     every_hours: float | None = Field(
-        None, gt=0, description="Hours after the last run when the next is queued; unset = never."
+        None,
+        gt=0,
+        description="Hours after the last run when the next is queued; unset = never. A version "
+        "that is tried has two weeks first.",
     )
 
     @field_validator("judge_url")

@@ -6,27 +6,36 @@ from typing import Any
 from storage.model_versions import ModelVersion
 
 
-def made(result: Mapping[str, Any], *, learnt: int, tried: float | None) -> str:
+def made(
+    result: Mapping[str, Any],
+    *,
+    learnt: int,
+    tried: float | None,
+    instead: ModelVersion | None = None,
+) -> str:
     """A training that ended well.
 
     Args:
         learnt: ratings that it learnt from.
         tried: share of the threads that the new version answers now; None = somebody promoted it,
             or took it back, before.
+        instead: the version whose trial ended with that.
     """
     left_out = "".join(f" {each}" for each in _left_out(result))
     version = result.get("version")
     if version is None:
         return f"The run made a reward model; it answers nobody.{left_out}"
-    return f"{learnt} of your ratings made {version}{_outcome(result, tried)}{left_out}"
+    return f"{learnt} of your ratings made {version}{_outcome(result, tried, instead)}{left_out}"
 
 
-def judged(result: Mapping[str, Any], *, tried: float | None) -> str:
+def judged(
+    result: Mapping[str, Any], *, tried: float | None, instead: ModelVersion | None = None
+) -> str:
     """A version on which the gate could not decide before, and about which it was asked again."""
-    return f"The gate looked at {result['version']} again{_outcome(result, tried)}"
+    return f"The gate looked at {result['version']} again{_outcome(result, tried, instead)}"
 
 
-def _outcome(result: Mapping[str, Any], tried: float | None) -> str:
+def _outcome(result: Mapping[str, Any], tried: float | None, instead: ModelVersion | None) -> str:
     """How a sentence about a version ends, by what the gate says of it."""
     reasons = " ".join(result.get("reasons", ()))
     if result["outcome"] == "no decision":
@@ -36,8 +45,9 @@ def _outcome(result: Mapping[str, Any], tried: float | None) -> str:
         return f", which will answer nobody: {reasons}"
     if tried is None:
         return f". {reasons}{_won(result)} Somebody promoted it, or took it back, already."
+    replaced = f", instead of v{instead.number}," if instead else ","
     what = (
-        f"It answers {tried:.0%} of the threads from now on, until votes tell"
+        f"It answers {tried:.0%} of the threads from now on{replaced} until votes tell"
         if tried
         else "It waits for somebody to promote it"
     )
@@ -91,7 +101,7 @@ def better(version: ModelVersion, *, votes: int, doubt: str | None = None) -> st
     """
     told = (
         f"People like v{version.number} better ({votes} live votes). An administrator may promote "
-        "it now."
+        f"it now: `promote v{version.number}`."
     )
     return f"{told} It is not promoted by itself: {doubt}." if doubt else told
 

@@ -29,12 +29,12 @@ class Telling:
         result: Mapping[str, Any],
         *,
         share: float | None,
+        instead: ModelVersion | None = None,
     ) -> NewNotice:
         """A training that made a version, and the share of the threads that it answers now."""
         learnt = await Runs(self.pool).ratings_behind(run.id)
-        return await self._pictured(
-            run, reports.made(result, learnt=learnt, tried=share), version, about="ended"
-        )
+        text = reports.made(result, learnt=learnt, tried=share, instead=instead)
+        return await self._pictured(run, text, version, about="ended")
 
     async def judged(
         self,
@@ -43,11 +43,11 @@ class Telling:
         result: Mapping[str, Any],
         *,
         share: float | None,
+        instead: ModelVersion | None = None,
     ) -> NewNotice:
         """A version about which the gate was asked again."""
-        return await self._pictured(
-            run, reports.judged(result, tried=share), version, about="ended"
-        )
+        text = reports.judged(result, tried=share, instead=instead)
+        return await self._pictured(run, text, version, about="ended")
 
     async def promotion(self, run: StoredRun, promoted: Promotion, *, by: str) -> NewNotice:
         """A version that answers everybody: how many ratings made it, and how it compares."""

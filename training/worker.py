@@ -206,7 +206,10 @@ class TrainingWorker:
                 await self._cancelled(run)
                 return
             plan.write(folder)
-        if await self._executed(run, job, folder):
+        # Begun again after a crash, its version may be stored, and answer everybody, already.
+        stored = await self._versions.of_run(run.id)
+        made = stored is not None and (folder / RESULT).exists()
+        if made or await self._executed(run, job, folder):
             await self._made(run, folder)
 
     async def _planned(self, run: StoredRun) -> Plan | None:
@@ -304,9 +307,15 @@ class TrainingWorker:
             gate=result["gate"],
             status=_status(result["outcome"]),
         )
+        instead = await self._tried_but(version)
         share = await self._try_out(version)
-        notice = await self._telling.made(run, version, result, share=share)
+        notice = await self._telling.made(run, version, result, share=share, instead=instead)
         await self.runs.end(run.id, "succeeded", result=result, notice=notice)
+
+    async def _tried_but(self, version: ModelVersion) -> ModelVersion | None:
+        """Another version that is tried, whose trial ends when this one's begins."""
+        tried = (await self._versions.serving(version.workspace_id)).canary
+        return tried if tried is not None and tried.id != version.id else None
 
     async def _try_out(self, version: ModelVersion) -> float | None:
         """Try a candidate.
@@ -316,6 +325,8 @@ class TrainingWorker:
             or took it back, before.
         """
         share = self.settings.training.canary_share
+        if version.status in ("live", "retired", "rolled_back"):
+            return None
         tries = version.status == "candidate" and share > 0
         if tries and not await self.switch.try_out(version, share=share):
             return None
@@ -338,8 +349,9 @@ class TrainingWorker:
             return
         decided = await self._versions.get(version.id) or version
         result = _result(folder)
+        instead = await self._tried_but(decided)
         share = await self._try_out(decided)
-        notice = await self._telling.judged(run, decided, result, share=share)
+        notice = await self._telling.judged(run, decided, result, share=share, instead=instead)
         await self.runs.end(run.id, "succeeded", result=result, notice=notice)
 
     async def _to_judge(self, run: StoredRun) -> ModelVersion:

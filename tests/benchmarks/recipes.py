@@ -114,8 +114,8 @@ class _School:
         """A measure of held-out rows before and after; `beside` the stage's own, without target."""
         name, what = beside or MEASURES[kind]
         metrics, measure = result.metrics, f"held_out_{name}"
-        if measure not in metrics:
-            return Row(what=f"{kind}: {what}", reached="no held-out rows")
+        if f"{measure}_gain_low" not in metrics:
+            return Row(what=f"{kind}: {what}", reached="fewer than two held-out questions")
         before, after, low, high = (
             metrics[measure + end] for end in ("_before", "", "_gain_low", "_gain_high")
         )

@@ -253,7 +253,7 @@ async def test_a_version_that_became_worse_while_an_administrator_was_asked_is_t
     assert (await asking.look(tried)).verdict == "worse"
     assert (await ModelVersions(pool).serving(team.general.workspace_id)).canary is None
     texts = [notice.text for notice in await Notices(pool).due("slack")]
-    assert [text.split()[-1] for text in texts] == ["now.", "again."]
+    assert [text.split()[-1] for text in texts] == ["v1`.", "again."]
 
 
 async def test_votes_of_one_person_or_in_one_thread_decide_nothing(

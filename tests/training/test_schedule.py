@@ -15,12 +15,13 @@ from storage.members import Members, forget
 from storage.model_versions import ModelVersions
 from storage.places import Places
 from storage.pool import Pool
-from storage.runs import Recipe, Runs
+from storage.runs import TRIAL_DAYS, Recipe, Runs
 from storage.settings import DatabaseSettings, TrainingSettings
 from tests.feedback.conftest import Answers, answered, conversations
 from tests.feedback.test_forgotten_rows import member, write_rows
 from tests.storage.conftest import Team, keys, team
 from tests.training.conftest import at_work
+from tests.training.test_canary import made
 from training import schedule
 from training.schedule import queue_due, queue_due_runs
 from training.serving import ModelSwitch
@@ -64,6 +65,29 @@ async def test_a_training_is_due_after_new_ratings_or_hours_but_never_twice(
     assert (run.kind, run.parameters, run.member_id) == ("train", {"recipe": "sft"}, None)
     await runs.end(run.id, "succeeded")
     assert (await due(every_new_ratings=1), await due(every_hours=1)) == (0, 0)
+
+
+async def test_no_training_is_due_while_a_version_is_tried_for_the_first_weeks(
+    pool: Pool, team: Team, answered: Answers
+) -> None:
+    runs, versions = Runs(pool), ModelVersions(pool)
+    await _agreed(pool, team.general)
+    tried = await made(pool, team, 1)
+    assert tried.run_id is not None
+    await runs.end(tried.run_id, "succeeded")
+    await versions.start_canary(tried.id, share=0.2)
+    (answer,) = (await answered(team.general)).answers
+    await Feedback(pool).vote(answer_id=answer, audience=team.general, value=1)
+
+    async def due() -> int:
+        return len(await runs.due(every_new_ratings=1, every_hours=None))
+
+    assert await due() == 0
+    async with pool.connection() as connection:
+        await connection.execute(
+            "UPDATE model_versions SET status_at = now() - make_interval(days => %s)", [TRIAL_DAYS]
+        )
+    assert await due() == 1
 
 
 async def test_two_workers_queue_a_due_training_once_and_for_nobody(

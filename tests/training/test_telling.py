@@ -71,6 +71,14 @@ async def test_raters_hear_of_a_run_that_no_chat_asked_for(
     assert told.text.endswith(f"promoted by {PERSON}. It replaces the base model.")
 
 
+def test_a_trial_that_ends_another_one_says_so(tried: ModelVersion) -> None:
+    result = {"version": "v8", "outcome": "candidate", "reasons": ["Better beyond doubt."]}
+    told = reports.made(result, learnt=9, tried=0.2, instead=replace(tried, number=7))
+    assert told.startswith("9 of your ratings made v8. Better beyond doubt.")
+    assert "It answers 20% of the threads from now on, instead of v7, until votes tell" in told
+    assert "instead" not in reports.made(result, learnt=9, tried=0.2)
+
+
 def test_a_promotion_is_one_sentence_with_votes_and_win_rate(tried: ModelVersion) -> None:
     rate = {"value": 0.58, "low": 0.52, "high": 0.64}
     version = replace(tried, number=7, gate={"evidence": {"win_rate": rate}})
