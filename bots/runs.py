@@ -1,5 +1,6 @@
 """A run that an administrator asks for: its thread is opened first, and hears how it goes."""
 
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -8,6 +9,8 @@ from bots.administration_wording import NOT_QUEUED, run_asked, run_queued
 from bots.dialect import Dialect
 from storage.errors import StorageError
 from storage.runs import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 class RunThread(Protocol):
@@ -46,4 +49,11 @@ async def ask_for_run(
     except StorageError:
         await thread.report(NOT_QUEUED)
         raise
-    await thread.report(run_queued(run_id, dialect))
+    try:
+        await thread.report(run_queued(run_id, dialect))
+    except Exception as error:  # whatever a platform refuses with: who hears of it asks again
+        logger.warning(
+            "a queued run was not told of: %s",
+            type(error).__name__,
+            extra={"action": "run_not_told"},
+        )

@@ -10,7 +10,6 @@ from storage.notices import About, NewNotice
 from storage.pool import Pool
 from storage.runs import RunId, Runs, StoredRun
 from training import pictures, reports
-from training.errors import TrainingError
 from training.serving import Promotion
 
 logger = logging.getLogger(__name__)
@@ -74,6 +73,6 @@ class Telling:
         if version.gate.get("figures") and (run.place or learnt):
             try:
                 picture = await pictures.gate(f"v{version.number}", version.gate)
-            except TrainingError as error:
-                logger.warning("no picture: %s", error, extra={"action": "picture_failed"})
+            except Exception:  # whatever it is: what was carried out does not hang on a picture
+                logger.exception("no picture", extra={"action": "picture_failed"})
         return NewNotice(run=run, text=text, about=about, picture=picture, learnt=learnt)

@@ -1,17 +1,21 @@
 """What Discord is told of runs."""
 
 import io
+import logging
 
 import discord
 
 from bots.discord_bot.context import DiscordContext
 from bots.discord_bot.markdown import MARKDOWN
+from bots.discord_bot.rest import DiscordRefused
 from bots.notices import worded
 from storage.notices import Notice
 
+logger = logging.getLogger(__name__)
+
 PICTURE_NAME = "parley.png"
 NONCE_CHARACTERS = 25
-"""Discord's limit."""
+"""Discord's limit; a post that is repeated with its nonce is the first one."""
 
 
 async def post(context: DiscordContext, notice: Notice) -> None:
@@ -20,12 +24,14 @@ async def post(context: DiscordContext, notice: Notice) -> None:
     Raises:
         DiscordTrouble: it could not be posted.
     """
-    file = None
-    if notice.picture is not None:
+    where = notice.place.get("thread") or notice.place["channel"]
+    content, nonce = worded(notice, MARKDOWN), notice.id.hex[:NONCE_CHARACTERS]
+    if notice.picture is None:
+        await context.rest.send(where, content=content, nonce=nonce)
+        return
+    try:
         file = discord.File(io.BytesIO(notice.picture), PICTURE_NAME)
-    await context.rest.send(
-        notice.place.get("thread") or notice.place["channel"],
-        content=worded(notice, MARKDOWN),
-        nonce=notice.id.hex[:NONCE_CHARACTERS],  # a repeated post is the first one
-        file=file,
-    )
+        await context.rest.send(where, content=content, nonce=nonce, file=file)
+    except DiscordRefused as error:  # such as a channel where nobody may attach files
+        logger.info("no picture: %s", error, extra={"action": "picture_refused"})
+        await context.rest.send(where, content=content, nonce=nonce)

@@ -7,6 +7,8 @@ import pytest
 
 from bots.administration import Actor, Administration, NoChannel, NotAdministrator
 from bots.channel_settings import ChannelSettings, load
+from bots.runs import ask_for_run
+from bots.slack_bot.mrkdwn import MRKDWN
 from engine.client import EngineClient
 from engine.errors import ModelNotFound
 from storage import audit
@@ -131,3 +133,24 @@ async def test_the_status_says_that_the_engine_is_down(
         status = await room.status(Actor(audience=audience, administers=True))
     assert status.engine_trouble is not None
     assert status.models == ()
+
+
+class Broken:
+    """A thread that can be opened and not written to."""
+
+    async def open(self, text: str) -> dict[str, str]:
+        return {"platform": "slack", "workspace": "T1", "channel": "C1"}
+
+    async def report(self, text: str) -> None:
+        raise OSError("the platform is away")
+
+
+async def test_a_run_that_is_queued_is_not_told_of_as_refused(
+    administration: Administration, audience: Audience, pool: Pool
+) -> None:
+    """Who reads that it was refused asks again, and a second rollback takes back another one."""
+    actor = Actor(audience=audience, administers=True)
+    recipe = Recipe(kind="rollback", parameters={})
+    await ask_for_run(administration, actor, recipe, person="Ana", thread=Broken(), dialect=MRKDWN)
+    (run,) = await Runs(pool).list(audience.workspace_id, limit=5)
+    assert (run.kind, run.status) == ("rollback", "queued")

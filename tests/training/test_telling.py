@@ -159,3 +159,17 @@ async def test_a_picture_that_cannot_be_drawn_is_said_in_a_sentence(
     monkeypatch.setattr(pictures, "DRAW_S", 0.0)
     with pytest.raises(TrainingError, match="could not be drawn: its process took too long"):
         await pictures.curves({})
+
+
+async def test_what_was_carried_out_does_not_hang_on_its_picture(
+    pool: Pool, tried: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(pictures, "gate", refused)
+    run = replace(await run_of(pool, tried), place={"platform": "slack", "channel": "C1"})
+    version = replace(tried, gate={"figures": {"live": {}}})
+    promotion = Promotion(version=version, before=None)
+    told = await Telling(pool=pool).promotion(run, promotion, by=PERSON)
+    assert told.picture is None and "promoted by" in told.text
