@@ -96,6 +96,7 @@ class SimulatedTeam:
 
     Attributes:
         pieces: votes, corrections and choices so far, by kind.
+        asked: questions so far.
     """
 
     pool: Pool
@@ -103,6 +104,7 @@ class SimulatedTeam:
     home: Path
     audiences: list[Audience] = field(default_factory=list)
     pieces: dict[str, int] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
 
     async def move_in(self, articles: Sequence[dict[str, Any]]) -> None:
         """Open the workspace: members who agree to training, and documents that all may read."""
@@ -170,6 +172,7 @@ class SimulatedTeam:
     async def _turn(self, asked: Sequence[Asked], number: int, noise: float) -> None:
         """One question, answered and rated by the member whose turn it is."""
         each, rng = asked[number], random.Random(f"{SEED} {number}")
+        self.asked.add(each.text)
         audience = self.audiences[number % len(self.audiences)]
         if number % COMPARED == COMPARED - 1:
             await self._compare(each, audience, number, rng, noise)

@@ -6,8 +6,8 @@ from storage.notices import PERSON, NewNotice, Notice, Notices
 from storage.pool import Pool
 from storage.runs import Recipe, Runs
 from tests.bots.discord_bot.stage import Stage, hearing
-from tests.fakes.discord_people import Channel
 from tests.fakes.discord_permissions import Permission
+from tests.fakes.discord_world import Channel
 
 stage = hearing()
 
