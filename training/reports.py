@@ -109,7 +109,10 @@ def better(version: ModelVersion, *, votes: int, doubt: str | None = None) -> st
 def rolled_back(told: Mapping[str, Any]) -> str:
     """A version that was taken out of service."""
     now = told.get("now") or "the base model"
-    return f"{told['version']} answers nobody any more: {told['why']}. {now} answers again."
+    text = f"{told['version']} answers nobody any more: {told['why']}. {now} answers again."
+    if told.get("still_tried"):
+        text += f" {told['still_tried']} is still tried on some threads; `rollback` ends that."
+    return text
 
 
 def _won(result: Mapping[str, Any]) -> str:

@@ -141,8 +141,16 @@ class ModelSwitch:
             TrainingError: no version answers this workspace, or nothing is called `to`.
         """
         serving = await self.versions.serving(workspace_id)
-        if to is None and serving.canary is not None:
+        only_tried = serving.canary is not None and serving.live is None
+        if serving.canary is not None and (
+            to is None or (only_tried and await self._means_base(to))
+        ):
             return Rollback(version=serving.canary.name, tried=True)
+        if only_tried:
+            raise TrainingError(
+                "No version answers everybody yet: one is only tried.",
+                advice="`rollback` without a name ends its trial; `promote` lets one answer.",
+            )
         if serving.live is None:
             raise TrainingError("No trained version answers this workspace: nothing to take back.")
         before = await (self._before(serving.live) if to is None else self._meant(serving.live, to))
@@ -167,8 +175,9 @@ class ModelSwitch:
             if not ended:
                 what = "tried" if rollback.tried else "live"
                 raise TrainingError(f"{version.name} is not {what} any more; look again.")
-        live = (await self.versions.serving(workspace_id)).live
-        return {"version": version.name, "now": _name(live), "why": why}
+        serving = await self.versions.serving(workspace_id)
+        told = {"version": version.name, "now": _name(serving.live), "why": why}
+        return told | ({"still_tried": serving.canary.name} if serving.canary else {})
 
     async def _replace(
         self, version: ModelVersion, to: str | None, *, by: MemberId | None, why: str
@@ -267,9 +276,12 @@ class ModelSwitch:
 
     async def _meant(self, live: ModelVersion, to: str) -> ModelVersion | None:
         """What a rollback of the live version names; None = the base model."""
-        if to == BASE or to == await self._base():
+        if await self._means_base(to):
             return None
         return await self._named(live.workspace_id, to, also=(BASE,))
+
+    async def _means_base(self, to: str) -> bool:
+        return to == BASE or to == await self._base()
 
     async def _base(self) -> str | None:
         """The base model's own name; None where the engine has none."""

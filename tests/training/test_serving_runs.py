@@ -22,6 +22,7 @@ from tests.engine.serving import EngineProcess
 from tests.storage.conftest import Team
 from tests.training.conftest import MODEL, at_work, ended, queued, until
 from tests.training.test_canary import BASE, Engine, made
+from training import reports
 from training.errors import TrainingError
 from training.serving import UNUSED_S, ModelSwitch
 from training.settings import TrainingProcessSettings
@@ -242,6 +243,31 @@ async def test_the_end_of_a_trial_does_not_take_back_what_is_live(
     run = await finish("rollback")
     assert (run.result["version"], run.result["now"]) == (tried.name, live.name)
     assert await _statuses(pool, team) == {live.name: "live", tried.name: "rolled_back"}
+
+
+async def test_while_a_version_is_only_tried_the_base_answers_again_where_its_trial_ends(
+    pool: Pool, team: Team, finish: Finish
+) -> None:
+    tried = await made(pool, team, 1)
+    await ModelVersions(pool).start_canary(tried.id, share=0.5)
+    switch = ModelSwitch(versions=ModelVersions(pool), engine=Engine())
+    with pytest.raises(TrainingError, match="one is only tried") as told:
+        await switch.to_roll_back(team.general.workspace_id, to="v1")
+    assert "ends its trial" in told.value.advice
+    run = await finish("rollback", version="base")
+    assert (run.result["version"], run.result["now"]) == (tried.name, None)
+    assert await _statuses(pool, team) == {tried.name: "rolled_back"}
+
+
+async def test_a_rollback_says_that_another_version_is_still_tried(
+    pool: Pool, team: Team, finish: Finish
+) -> None:
+    live, tried = await made(pool, team, 1), await made(pool, team, 2)
+    await ModelVersions(pool).promote(live.id, by=None)
+    await ModelVersions(pool).start_canary(tried.id, share=0.5)
+    run = await finish("rollback", version="base")
+    assert f"{tried.name} is still tried" in reports.rolled_back(run.result)
+    assert await _statuses(pool, team) == {live.name: "rolled_back", tried.name: "canary"}
 
 
 async def _statuses(pool: Pool, team: Team) -> dict[str, str]:
