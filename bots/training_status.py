@@ -9,6 +9,7 @@ from typing import Final
 
 from storage.identity import WorkspaceId
 from storage.model_versions import ModelVersion, ModelVersions
+from storage.notices import Notices
 from storage.pool import Pool
 from storage.runs import Metric, Runs, StoredRun
 
@@ -33,6 +34,7 @@ class TrainingStatus:
     Attributes:
         live: answers everybody; None = the model that the settings name.
         tried: answers its share of the threads; None = no version does.
+        liked: whether live votes found the tried one better, so that somebody may promote it.
         versions: the newest ones, newest first.
         running: at most one in each queue.
         waiting: runs that nobody has begun, oldest first.
@@ -41,6 +43,7 @@ class TrainingStatus:
 
     live: ModelVersion | None
     tried: ModelVersion | None
+    liked: bool
     versions: Sequence[ModelVersion]
     running: Sequence[Running]
     waiting: Sequence[StoredRun]
@@ -62,9 +65,13 @@ async def training_status(pool: Pool, workspace_id: WorkspaceId) -> TrainingStat
             steps = [each for each in await store.metrics(run.id) if each.stage == run.stage]
             running.append(Running(run=run, step=steps[-1] if steps else None))
     ended = [run for run in runs if run.ended_at is not None]
+    tried, liked = serving.canary, False
+    if tried is not None and tried.run_id is not None:
+        liked = await Notices(pool).was_left(tried.run_id, "better")
     return TrainingStatus(
         live=serving.live,
-        tried=serving.canary,
+        tried=tried,
+        liked=liked,
         versions=(await versions.list(workspace_id))[:VERSIONS_SHOWN],
         running=running,
         waiting=[run for run in reversed(runs) if run.status == "queued"],
@@ -77,7 +84,8 @@ def lines(status: TrainingStatus) -> list[tuple[str, str]]:
     live, tried = status.live, status.tried
     found = [("Answers", f"v{live.number}" if live else "the base model; no version is live")]
     if tried is not None:
-        found.append(("Tried", f"v{tried.number}, on {tried.share:.0%} of the threads"))
+        verdict = f"; people like it better: promote v{tried.number}" if status.liked else ""
+        found.append(("Tried", f"v{tried.number}, on {tried.share:.0%} of the threads{verdict}"))
     found += [(f"v{version.number}", version_line(version)) for version in status.versions]
     for going in status.running:
         run = going.run

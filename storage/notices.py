@@ -116,6 +116,14 @@ class Notices:
             )
             return await cursor.fetchall()
 
+    async def was_left(self, run_id: "RunId", about: About) -> bool:
+        """Whether there was ever this to tell of a run, told or not: a page is told of nothing."""
+        async with self._pool.connection() as connection:
+            found = await connection.execute(
+                "SELECT FROM notices WHERE run_id = %s AND about = %s", [run_id, about]
+            )
+            return await found.fetchone() is not None
+
     async def told(self, notice_id: NoticeId) -> None:
         """Note that a notice was posted, and forget what it said."""
         async with self._pool.connection() as connection:

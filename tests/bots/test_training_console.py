@@ -5,6 +5,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from bots.run_comparison import CELL_WIDTH, NAME_WIDTH
 from storage.curations import Curated, Curation, Curations
 from storage.identity import WorkspaceId
 from storage.model_versions import ModelVersions
+from storage.notices import NewNotice, Notices
 from storage.pool import Pool, open_pool
 from storage.queue import workers_of
 from storage.rated import Rated, RatedComparison
@@ -282,7 +284,7 @@ def test_the_status_says_who_answers_what_was_made_and_how_the_runs_go(
     asyncio.run(_made(database_url, RunId(UUID(run_id))))
     asyncio.run(_serving(database_url, RunId(UUID(run_id))))
     told = parley("status").out
-    assert "Tried      v1, on 20% of the threads" in told
+    assert "Tried      v1, on 20% of the threads\n" in told
     assert "v1         canary (candidate): Better." in told
     step = "step 1 of 4, loss 2.0000, learning rate 1.00e-03, 50 tokens/s, 2 min left"
     assert f"Running    train {run_id}: sft; {step}; Halfway." in told
@@ -291,6 +293,19 @@ def test_the_status_says_who_answers_what_was_made_and_how_the_runs_go(
     assert data["tried"]["number"] == 1 and data["live"] is None
     assert data["running"][0]["run"]["id"] == run_id
     assert data["ended"]["failure"] == "There is none."
+    asyncio.run(_liked(database_url, RunId(UUID(run_id))))
+    told = parley("status").out
+    assert "Tried      v1, on 20% of the threads; people like it better: promote v1\n" in told
+
+
+async def _liked(url: str, run_id: RunId) -> None:
+    """A verdict that no chat is there to hear."""
+    async with open_pool(url, settings=DatabaseSettings()) as pool:
+        run = await Runs(pool).get(run_id)
+        assert run is not None
+        place = {"platform": "local", "workspace": "page", "channel": "general"}
+        liked = NewNotice(run=replace(run, place=place), text="Better.", about="better")
+        assert await Notices(pool).add(liked)
 
 
 async def _serving(url: str, run_id: RunId) -> None:
