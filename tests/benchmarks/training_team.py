@@ -50,8 +50,8 @@ class TrainingTeam:
         self.team = team
         self.versions = ModelVersions(pool)
         # Fewer would hold out too few questions for the gate.
-        self._articles = xquad()[: 4 if short else LEARNT]
-        self._most = 160 if short else MOST_PIECES
+        self._articles = xquad()[: 6 if short else LEARNT]
+        self._most = 220 if short else MOST_PIECES
         self._runs = Runs(pool)
 
     @property
