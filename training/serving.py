@@ -134,29 +134,28 @@ class ModelSwitch:
 
         Args:
             to: name of the version that shall answer in place of the live one, or of the base
-                model: `base`, or as the engine lists it. None = where a version is tried, its end,
-                else the last version that was live before and whose model is still there.
+                model: `base`, or as the engine lists it, which ends a trial where none is live.
+                None = where a version is tried, its end, else the last version that was live
+                before and whose model is still there.
 
         Raises:
             TrainingError: no version answers this workspace, or nothing is called `to`.
         """
         serving = await self.versions.serving(workspace_id)
-        only_tried = serving.canary is not None and serving.live is None
-        if serving.canary is not None and (
-            to is None or (only_tried and await self._means_base(to))
-        ):
-            return Rollback(version=serving.canary.name, tried=True)
-        if only_tried:
+        tried, live = serving.canary, serving.live
+        if tried is not None and (to is None or (live is None and await self._means_base(to))):
+            return Rollback(version=tried.name, tried=True)
+        if live is None and tried is not None:
             raise TrainingError(
                 "No version answers everybody yet: one is only tried.",
                 advice="`rollback` without a name ends its trial; `promote` lets one answer.",
             )
-        if serving.live is None:
+        if live is None:
             raise TrainingError("No trained version answers this workspace: nothing to take back.")
-        before = await (self._before(serving.live) if to is None else self._meant(serving.live, to))
-        if before is not None and before.id == serving.live.id:
+        before = await (self._before(live) if to is None else self._meant(live, to))
+        if before is not None and before.id == live.id:
             raise TrainingError(f"{to} is live.")
-        return Rollback(version=serving.live.name, tried=False, to=_name(before))
+        return Rollback(version=live.name, tried=False, to=_name(before))
 
     async def roll_back(
         self, workspace_id: WorkspaceId, rollback: Rollback, *, by: MemberId | None, why: str

@@ -66,8 +66,8 @@ def _raters(answers: Sequence[RatedAnswer], comparisons: Sequence[RatedCompariso
 def _behind(row: RunRow, raters: Raters) -> frozenset[MemberId]:
     """Whose word a row rests on.
 
-    A row that several ratings made has the answers of all of them; a choice is of two, and made a
-    row again that votes made already.
+    A row that several ratings made has the answers of all of them. A choice is of two answers, and
+    votes may have made the same row.
     """
     alone = [frozenset({each}) for each in row.answer_ids]
     keys = [(row.basis, each) for each in alone if row.basis != "comparison"]

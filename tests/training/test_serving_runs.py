@@ -234,12 +234,21 @@ async def test_the_version_of_a_workspace_that_is_gone_leaves_the_engine(
     assert kept.name in engine.loaded and gone not in engine.loaded
 
 
-async def test_the_end_of_a_trial_does_not_take_back_what_is_live(
-    pool: Pool, team: Team, finish: Finish
-) -> None:
+@pytest.fixture
+async def live_and_tried(pool: Pool, team: Team) -> tuple[ModelVersion, ModelVersion]:
     live, tried = await made(pool, team, 1), await made(pool, team, 2)
     await ModelVersions(pool).promote(live.id, by=None)
     await ModelVersions(pool).start_canary(tried.id, share=0.5)
+    return live, tried
+
+
+async def test_the_end_of_a_trial_does_not_take_back_what_is_live(
+    pool: Pool,
+    team: Team,
+    finish: Finish,
+    live_and_tried: tuple[ModelVersion, ModelVersion],
+) -> None:
+    live, tried = live_and_tried
     run = await finish("rollback")
     assert (run.result["version"], run.result["now"]) == (tried.name, live.name)
     assert await _statuses(pool, team) == {live.name: "live", tried.name: "rolled_back"}
@@ -260,11 +269,12 @@ async def test_while_a_version_is_only_tried_the_base_answers_again_where_its_tr
 
 
 async def test_a_rollback_says_that_another_version_is_still_tried(
-    pool: Pool, team: Team, finish: Finish
+    pool: Pool,
+    team: Team,
+    finish: Finish,
+    live_and_tried: tuple[ModelVersion, ModelVersion],
 ) -> None:
-    live, tried = await made(pool, team, 1), await made(pool, team, 2)
-    await ModelVersions(pool).promote(live.id, by=None)
-    await ModelVersions(pool).start_canary(tried.id, share=0.5)
+    live, tried = live_and_tried
     run = await finish("rollback", version="base")
     assert f"{tried.name} is still tried" in reports.rolled_back(run.result)
     assert await _statuses(pool, team) == {live.name: "rolled_back", tried.name: "canary"}
